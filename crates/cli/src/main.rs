@@ -1,0 +1,2 @@
+//! The command `peyk`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! One completion queue, on io_uring and epoll.

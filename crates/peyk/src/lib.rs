@@ -1,0 +1,1 @@
+//! A network stack in user space whose unit is the message.

@@ -1,0 +1,1 @@
+//! What a pure protocol may use besides bytes: time, timers, randomness.

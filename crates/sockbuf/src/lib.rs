@@ -1,0 +1,1 @@
+//! Memory and rings between application, protocol and driver.

@@ -1,0 +1,1 @@
+//! Shards and drivers: where protocols meet I/O.

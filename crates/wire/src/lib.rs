@@ -1,0 +1,1 @@
+//! Bytes to values and back: Homa packets, pretty-printing, pcapng.
