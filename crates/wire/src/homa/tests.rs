@@ -15,7 +15,7 @@ fn data_header() -> Header {
 #[test]
 fn parse_every_length_below_the_minimum_is_short() {
     for kind in PacketType::ALL {
-        let mut bytes = vec![0; 100];
+        let mut bytes = [0; 100];
         bytes[11] = kind.code();
         let minimum = match kind {
             PacketType::Data => DATA_HEADER_LEN,
