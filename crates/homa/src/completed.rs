@@ -41,7 +41,10 @@ pub struct CompletedConfig {
 
 impl Default for CompletedConfig {
     fn default() -> CompletedConfig {
-        CompletedConfig { retention: Duration::from_secs(1), max_chunks: 65_536 }
+        CompletedConfig {
+            retention: Duration::from_secs(1),
+            max_chunks: 65_536,
+        }
     }
 }
 
@@ -112,8 +115,12 @@ impl Completed {
 
     /// Whether RPC `id` of `peer` is known to be finished.
     pub fn contains(&mut self, peer: u32, id: u64) -> bool {
-        let Some(&owner) = self.owners.get(peer as usize) else { return false };
-        let Some(at) = self.find((owner, id >> 10)) else { return false };
+        let Some(&owner) = self.owners.get(peer as usize) else {
+            return false;
+        };
+        let Some(at) = self.find((owner, id >> 10)) else {
+            return false;
+        };
         let (word, bit) = position(id);
         self.chunks[at as usize].bits[word] & bit != 0
     }
@@ -180,7 +187,13 @@ impl Completed {
             self.drop_chunk(self.oldest);
             self.evicted += 1;
         }
-        let chunk = Chunk { bits: [0; WORDS], key, last: now, prev: NONE, next: NONE };
+        let chunk = Chunk {
+            bits: [0; WORDS],
+            key,
+            last: now,
+            prev: NONE,
+            next: NONE,
+        };
         let at = if let Some(at) = self.free.pop() {
             self.chunks[at as usize] = chunk;
             at

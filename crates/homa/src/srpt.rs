@@ -40,7 +40,12 @@ struct Entry {
     ticket: u32,
 }
 
-const ABSENT: Entry = Entry { place: Place::Absent, left: 0, init_time: Instant::ZERO, ticket: 0 };
+const ABSENT: Entry = Entry {
+    place: Place::Absent,
+    left: 0,
+    init_time: Instant::ZERO,
+    ticket: 0,
+};
 
 /// Messages that may send now, by slot. See the module documentation.
 #[derive(Debug, Default)]
@@ -67,7 +72,12 @@ impl SendQueue {
             return false;
         }
         let entry = self.entry(slot);
-        *entry = Entry { place: Place::Ranked, left, init_time, ticket: entry.ticket };
+        *entry = Entry {
+            place: Place::Ranked,
+            left,
+            init_time,
+            ticket: entry.ticket,
+        };
         self.ages.insert((init_time, slot));
         self.rank_in((left, init_time, slot));
         true
@@ -81,7 +91,12 @@ impl SendQueue {
         }
         let entry = self.entry(slot);
         let ticket = entry.ticket.wrapping_add(1);
-        *entry = Entry { place: Place::Single, left, init_time, ticket };
+        *entry = Entry {
+            place: Place::Single,
+            left,
+            init_time,
+            ticket,
+        };
         self.singles.push_back((slot, ticket));
         self.singles_live += 1;
         true
@@ -90,7 +105,9 @@ impl SendQueue {
     /// Tells the queue that `left` of a queued message changed. A slot that is
     /// not queued is left alone.
     pub fn update(&mut self, slot: u32, left: u32) {
-        let Some(entry) = self.entries.get_mut(slot as usize) else { return };
+        let Some(entry) = self.entries.get_mut(slot as usize) else {
+            return;
+        };
         let old = (entry.left, entry.init_time, slot);
         match entry.place {
             Place::Absent => {}
@@ -110,7 +127,9 @@ impl SendQueue {
 
     /// Takes a message out. Returns whether it was queued.
     pub fn remove(&mut self, slot: u32) -> bool {
-        let Some(entry) = self.entries.get_mut(slot as usize) else { return false };
+        let Some(entry) = self.entries.get_mut(slot as usize) else {
+            return false;
+        };
         let was = entry.place;
         let key = (entry.left, entry.init_time, slot);
         entry.place = Place::Absent;
@@ -173,7 +192,9 @@ impl SendQueue {
     }
 
     fn place(&self, slot: u32) -> Place {
-        self.entries.get(slot as usize).map_or(Place::Absent, |e| e.place)
+        self.entries
+            .get(slot as usize)
+            .map_or(Place::Absent, |e| e.place)
     }
 
     fn entry(&mut self, slot: u32) -> &mut Entry {

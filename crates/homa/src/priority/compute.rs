@@ -76,7 +76,11 @@ impl Histogram {
     /// The classes that hold messages, with the largest length of each, in
     /// ascending order. Messages above the last class are not among them.
     pub fn classes(&self) -> impl Iterator<Item = (u32, SizeClass)> {
-        let filled = self.classes.iter().enumerate().filter(|(_, class)| class.messages > 0);
+        let filled = self
+            .classes
+            .iter()
+            .enumerate()
+            .filter(|(_, class)| class.messages > 0);
         filled.map(|(at, &class)| (max_size(at), class))
     }
 
@@ -110,10 +114,18 @@ pub(super) fn cutoffs(sizes: &Histogram, levels: u8, unsched_bytes: u32) -> [u32
     let levels = u64::from(levels);
     let limit = u64::from(unsched_bytes);
     let unscheduled = |size: u32, class: SizeClass| {
-        if size <= unsched_bytes { class.bytes } else { class.bytes.min(class.messages * limit) }
+        if size <= unsched_bytes {
+            class.bytes
+        } else {
+            class.bytes.min(class.messages * limit)
+        }
     };
     let large = sizes.large.bytes.min(sizes.large.messages * limit);
-    let total_unsched = sizes.classes().map(|(size, c)| unscheduled(size, c)).sum::<u64>() + large;
+    let total_unsched = sizes
+        .classes()
+        .map(|(size, c)| unscheduled(size, c))
+        .sum::<u64>()
+        + large;
     let total = sizes.classes().map(|(_, c)| c.bytes).sum::<u64>() + sizes.large.bytes;
 
     let unsched_levels = (2 * levels * total_unsched + total) / (2 * total).max(1);
