@@ -25,10 +25,7 @@ pub struct Sum {
 impl Sum {
     /// The sum of no bytes.
     pub const fn new() -> Sum {
-        Sum {
-            words: 0,
-            odd: false,
-        }
+        Sum { words: 0, odd: false }
     }
 
     /// The sum of the pseudo header: addresses, protocol number and `length` of the packet after
@@ -136,9 +133,6 @@ mod tests {
         let v4: IpAddr = "10.0.0.1".parse().unwrap();
         let mapped: IpAddr = "::ffff:10.0.0.1".parse().unwrap();
         let v6: IpAddr = "fd00::1".parse().unwrap();
-        assert_eq!(
-            of_packet(v4, v6, PROTOCOL_TCP, b"homa"),
-            of_packet(mapped, v6, PROTOCOL_TCP, b"homa")
-        );
+        assert_eq!(of_packet(v4, v6, PROTOCOL_TCP, b"homa"), of_packet(mapped, v6, PROTOCOL_TCP, b"homa"));
     }
 }

@@ -26,10 +26,7 @@ pub struct AckEntry {
 
 impl AckEntry {
     /// No ack.
-    pub const NONE: AckEntry = AckEntry {
-        client_id: 0,
-        server_port: 0,
-    };
+    pub const NONE: AckEntry = AckEntry { client_id: 0, server_port: 0 };
 
     /// Whether the entry names no RPC.
     #[inline]
@@ -64,35 +61,20 @@ impl Ack {
         let mut acks = [AckEntry::NONE; MAX_ACKS];
         let count = entries.len().min(MAX_ACKS);
         acks[..count].copy_from_slice(&entries[..count]);
-        Ack {
-            header,
-            num_acks: count as u16,
-            acks,
-        }
+        Ack { header, num_acks: count as u16, acks }
     }
 
     #[inline]
     pub(super) fn parse_body(header: Header, bytes: &[u8]) -> Result<Ack, ParseError> {
         let Some(b) = bytes.first_chunk::<ACK_LEN>() else {
-            return Err(ParseError::TooShort {
-                kind: PacketType::Ack,
-                length: bytes.len(),
-                needed: ACK_LEN,
-            });
+            return Err(ParseError::TooShort { kind: PacketType::Ack, length: bytes.len(), needed: ACK_LEN });
         };
         let mut acks = [AckEntry::NONE; MAX_ACKS];
         for (i, ack) in acks.iter_mut().enumerate() {
             let at = ENTRIES_AT + ENTRY_LEN * i;
-            *ack = AckEntry {
-                client_id: be64(b, at),
-                server_port: be16(b, at + 8),
-            };
+            *ack = AckEntry { client_id: be64(b, at), server_port: be16(b, at + 8) };
         }
-        Ok(Ack {
-            header,
-            num_acks: be16(b, COUNT_AT),
-            acks,
-        })
+        Ok(Ack { header, num_acks: be16(b, COUNT_AT), acks })
     }
 
     /// The entries that count, at most [`MAX_ACKS`].

@@ -29,11 +29,7 @@ impl Cutoffs {
     /// A CUTOFFS packet; `header` should be of type CUTOFFS.
     #[inline]
     pub const fn new(header: Header, unsched_cutoffs: [u32; PRIORITIES], version: u16) -> Cutoffs {
-        Cutoffs {
-            header,
-            unsched_cutoffs,
-            cutoff_version: version,
-        }
+        Cutoffs { header, unsched_cutoffs, cutoff_version: version }
     }
 
     #[inline]
@@ -49,11 +45,7 @@ impl Cutoffs {
         for (i, cutoff) in unsched_cutoffs.iter_mut().enumerate() {
             *cutoff = be32(b, CUTOFFS_AT + 4 * i);
         }
-        Ok(Cutoffs {
-            header,
-            unsched_cutoffs,
-            cutoff_version: be16(b, VERSION_AT),
-        })
+        Ok(Cutoffs { header, unsched_cutoffs, cutoff_version: be16(b, VERSION_AT) })
     }
 
     /// The cutoffs with entry 0 as the receiver must take it: no limit (2^31 - 1).

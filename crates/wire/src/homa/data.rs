@@ -10,9 +10,7 @@
 //! not let a card segment writes the true offset into both; every generation of HomaModule then
 //! agrees about it.
 
-use super::{
-    AckEntry, HEADER_LEN, Header, MAX_MESSAGE_LENGTH, PacketType, ParseError, be16, be32, be64,
-};
+use super::{AckEntry, HEADER_LEN, Header, MAX_MESSAGE_LENGTH, PacketType, ParseError, be16, be32, be64};
 
 /// Bytes before the payload.
 pub const DATA_HEADER_LEN: usize = 56;
@@ -54,10 +52,7 @@ impl<'a> Data<'a> {
         payload: &'a [u8],
     ) -> Data<'a> {
         Data {
-            header: Header {
-                sequence: offset,
-                ..header
-            },
+            header: Header { sequence: offset, ..header },
             message_length,
             incoming,
             ack: AckEntry::NONE,
@@ -79,9 +74,7 @@ impl<'a> Data<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Data<'a>, ParseError> {
         let header = Header::parse(bytes)?;
         if header.kind != PacketType::Data {
-            return Err(ParseError::UnknownType {
-                code: header.kind.code(),
-            });
+            return Err(ParseError::UnknownType { code: header.kind.code() });
         }
         Data::parse_body(header, bytes)
     }
@@ -99,10 +92,7 @@ impl<'a> Data<'a> {
             header,
             message_length: be32(b, 28),
             incoming: be32(b, 32),
-            ack: AckEntry {
-                client_id: be64(b, 36),
-                server_port: be16(b, 44),
-            },
+            ack: AckEntry { client_id: be64(b, 36), server_port: be16(b, 44) },
             cutoff_version: be16(b, 46),
             retransmit: b[48],
             pad: [b[49], b[50], b[51]],
@@ -126,11 +116,7 @@ impl<'a> Data<'a> {
         }
         if end > u64::from(length) {
             let (offset, payload) = (self.offset(), self.payload.len());
-            return Err(ParseError::OutsideMessage {
-                offset,
-                payload,
-                length,
-            });
+            return Err(ParseError::OutsideMessage { offset, payload, length });
         }
         Ok(())
     }
@@ -138,11 +124,7 @@ impl<'a> Data<'a> {
     /// Offset in the message of the first payload byte.
     #[inline]
     pub fn offset(&self) -> u32 {
-        if self.seg_offset == OFFSET_IN_SEQUENCE {
-            self.header.sequence
-        } else {
-            self.seg_offset
-        }
+        if self.seg_offset == OFFSET_IN_SEQUENCE { self.header.sequence } else { self.seg_offset }
     }
 
     /// Offset after the last payload byte; at most `message_length` in a parsed packet.

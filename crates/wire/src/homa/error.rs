@@ -53,9 +53,6 @@ pub enum ParseError {
 impl ParseError {
     /// Whether the bytes are fewer than the type needs (HomaModule counts these as "short").
     pub fn is_short(&self) -> bool {
-        matches!(
-            self,
-            ParseError::NoHeader { .. } | ParseError::TooShort { .. }
-        )
+        matches!(self, ParseError::NoHeader { .. } | ParseError::TooShort { .. })
     }
 }

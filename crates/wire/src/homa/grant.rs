@@ -33,12 +33,7 @@ impl Grant {
     /// A GRANT of 34 bytes; `header` should be of type GRANT.
     #[inline]
     pub const fn new(header: Header, offset: u32, priority: u8) -> Grant {
-        Grant {
-            header,
-            offset,
-            priority,
-            extra: Some(0),
-        }
+        Grant { header, offset, priority, extra: Some(0) }
     }
 
     #[inline]
@@ -51,12 +46,7 @@ impl Grant {
             });
         };
         let extra = bytes.get(GRANT_LEN_MIN).copied();
-        Ok(Grant {
-            header,
-            offset: be32(b, 28),
-            priority: b[32],
-            extra,
-        })
+        Ok(Grant { header, offset: be32(b, 28), priority: b[32], extra })
     }
 
     /// The priority as a level 0..=7; higher values from the wire count as 7.
@@ -68,11 +58,7 @@ impl Grant {
     /// Bytes of the packet.
     #[inline]
     pub fn emit_len(&self) -> usize {
-        if self.extra.is_some() {
-            GRANT_LEN
-        } else {
-            GRANT_LEN_MIN
-        }
+        if self.extra.is_some() { GRANT_LEN } else { GRANT_LEN_MIN }
     }
 
     /// Writes the packet to the front of `out` and returns the bytes written.

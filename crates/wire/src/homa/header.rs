@@ -188,9 +188,7 @@ impl Header {
     #[inline]
     pub fn parse(bytes: &[u8]) -> Result<Header, ParseError> {
         let Some(b) = bytes.first_chunk::<HEADER_LEN>() else {
-            return Err(ParseError::NoHeader {
-                length: bytes.len(),
-            });
+            return Err(ParseError::NoHeader { length: bytes.len() });
         };
         let Some(kind) = PacketType::from_code(b[11]) else {
             return Err(ParseError::UnknownType { code: b[11] });

@@ -33,8 +33,8 @@ pub use data::{DATA_HEADER_LEN, Data, OFFSET_IN_SEQUENCE};
 pub use error::ParseError;
 pub use grant::{GRANT_LEN, GRANT_LEN_MIN, Grant};
 pub use header::{
-    CHECKSUM_AT, DOFF_CONTROL, DOFF_DATA, DOFF_DATA_SEGMENT, FLAGS_HOMA, HEADER_LEN, Header,
-    PacketType, URGENT_HOMA,
+    CHECKSUM_AT, DOFF_CONTROL, DOFF_DATA, DOFF_DATA_SEGMENT, FLAGS_HOMA, HEADER_LEN, Header, PacketType,
+    URGENT_HOMA,
 };
 pub use resend::{RESEND_ALL, RESEND_LEN, RESEND_LEN_MIN, Resend};
 pub use unreachable::{UNREACHABLE_LEN, Unreachable, UnreachableCode};
@@ -148,9 +148,7 @@ impl<'a> Packet<'a> {
             Packet::Cutoffs(_) => CUTOFFS_LEN,
             Packet::Ack(_) => ACK_LEN,
             Packet::Unreachable(_) => UNREACHABLE_LEN,
-            Packet::RpcUnknown(_) | Packet::Busy(_) | Packet::Freeze(_) | Packet::NeedAck(_) => {
-                HEADER_LEN
-            }
+            Packet::RpcUnknown(_) | Packet::Busy(_) | Packet::Freeze(_) | Packet::NeedAck(_) => HEADER_LEN,
         }
     }
 

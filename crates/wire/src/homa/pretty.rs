@@ -10,16 +10,8 @@ use core::fmt;
 
 impl fmt::Display for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let role = if self.is_from_client() {
-            "client"
-        } else {
-            "server"
-        };
-        write!(
-            f,
-            "{} {}->{} id {} {role}",
-            self.kind, self.sport, self.dport, self.sender_id
-        )
+        let role = if self.is_from_client() { "client" } else { "server" };
+        write!(f, "{} {}->{} id {} {role}", self.kind, self.sport, self.dport, self.sender_id)
     }
 }
 
@@ -32,11 +24,7 @@ impl fmt::Display for AckEntry {
 impl fmt::Display for Data<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (offset, end) = (self.offset(), self.end());
-        write!(
-            f,
-            "{}, bytes {offset}..{end} of {}",
-            self.header, self.message_length
-        )?;
+        write!(f, "{}, bytes {offset}..{end} of {}", self.header, self.message_length)?;
         write!(f, ", incoming {}", self.incoming)?;
         if self.cutoff_version != 0 {
             write!(f, ", cutoffs v{}", self.cutoff_version)?;
@@ -53,11 +41,7 @@ impl fmt::Display for Data<'_> {
 
 impl fmt::Display for Grant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}, up to {}, priority {}",
-            self.header, self.offset, self.priority
-        )
+        write!(f, "{}, up to {}, priority {}", self.header, self.offset, self.priority)
     }
 }
 
@@ -78,11 +62,7 @@ impl fmt::Display for Resend {
 
 impl fmt::Display for Cutoffs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}, v{}, {:?}",
-            self.header, self.cutoff_version, self.unsched_cutoffs
-        )
+        write!(f, "{}, v{}, {:?}", self.header, self.cutoff_version, self.unsched_cutoffs)
     }
 }
 

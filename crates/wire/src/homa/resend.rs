@@ -34,12 +34,7 @@ impl Resend {
     /// A RESEND of 37 bytes; `header` should be of type RESEND.
     #[inline]
     pub const fn new(header: Header, offset: u32, length: u32, priority: u8) -> Resend {
-        Resend {
-            header,
-            offset,
-            length,
-            priority: Some(priority),
-        }
+        Resend { header, offset, length, priority: Some(priority) }
     }
 
     #[inline]
@@ -52,12 +47,7 @@ impl Resend {
             });
         };
         let priority = bytes.get(RESEND_LEN_MIN).copied();
-        Ok(Resend {
-            header,
-            offset: be32(b, 28),
-            length: be32(b, 32),
-            priority,
-        })
+        Ok(Resend { header, offset: be32(b, 28), length: be32(b, 32), priority })
     }
 
     /// Whether everything sent so far is wanted.
@@ -82,11 +72,7 @@ impl Resend {
     /// Bytes of the packet.
     #[inline]
     pub fn emit_len(&self) -> usize {
-        if self.priority.is_some() {
-            RESEND_LEN
-        } else {
-            RESEND_LEN_MIN
-        }
+        if self.priority.is_some() { RESEND_LEN } else { RESEND_LEN_MIN }
     }
 
     /// Writes the packet to the front of `out` and returns the bytes written.

@@ -61,17 +61,10 @@ fn data_must_lie_in_a_message_of_possible_length() {
     assert_eq!(check(0, 0, b""), Some(ParseError::EmptyMessage));
     assert_eq!(check(1_000_000, 999_999, b"x"), None);
     let length = 1_000_001;
-    assert_eq!(
-        check(length, 0, b"x"),
-        Some(ParseError::MessageTooLong { length })
-    );
+    assert_eq!(check(length, 0, b"x"), Some(ParseError::MessageTooLong { length }));
     assert_eq!(check(5, 0, b"hello"), None);
     assert_eq!(check(5, 5, b""), None);
-    let outside = ParseError::OutsideMessage {
-        offset: 1,
-        payload: 5,
-        length: 5,
-    };
+    let outside = ParseError::OutsideMessage { offset: 1, payload: 5, length: 5 };
     assert_eq!(check(5, 1, b"hello"), Some(outside));
     assert!(check(5, u32::MAX - 1, b"hello").is_some());
 }
@@ -92,9 +85,7 @@ fn grant_and_resend_keep_their_generation() {
     let bytes = bytes_of(Packet::Grant(grant));
     assert_eq!(bytes.len(), 34);
     for (length, extra) in [(33, None), (34, Some(0))] {
-        let Ok(Packet::Grant(parsed)) = Packet::parse(&bytes[..length]) else {
-            panic!()
-        };
+        let Ok(Packet::Grant(parsed)) = Packet::parse(&bytes[..length]) else { panic!() };
         assert_eq!((parsed.extra, parsed.level()), (extra, 7));
         assert_eq!(bytes_of(Packet::Grant(parsed)), bytes[..length]);
     }
@@ -102,9 +93,7 @@ fn grant_and_resend_keep_their_generation() {
     let bytes = bytes_of(Packet::Resend(resend));
     assert_eq!(bytes.len(), 37);
     for (length, level) in [(36, 7), (37, 3)] {
-        let Ok(Packet::Resend(parsed)) = Packet::parse(&bytes[..length]) else {
-            panic!()
-        };
+        let Ok(Packet::Resend(parsed)) = Packet::parse(&bytes[..length]) else { panic!() };
         assert_eq!((parsed.level(), parsed.end()), (level, 15));
         assert_eq!(bytes_of(Packet::Resend(parsed)), bytes[..length]);
     }
@@ -112,18 +101,13 @@ fn grant_and_resend_keep_their_generation() {
 
 #[test]
 fn ack_count_from_the_wire_is_kept_but_never_believed() {
-    let entry = AckEntry {
-        client_id: 8,
-        server_port: 99,
-    };
+    let entry = AckEntry { client_id: 8, server_port: 99 };
     let header = Header::new(PacketType::Ack, 0x8000, 99, 2);
     let mut ack = Ack::new(header, &[entry; 7]);
     assert_eq!((ack.num_acks, ack.entries().len()), (5, 5));
     ack.num_acks = 40_000;
     let bytes = bytes_of(Packet::Ack(ack));
-    let Ok(Packet::Ack(parsed)) = Packet::parse(&bytes) else {
-        panic!()
-    };
+    let Ok(Packet::Ack(parsed)) = Packet::parse(&bytes) else { panic!() };
     assert_eq!((parsed.num_acks, parsed.entries().len()), (40_000, 5));
     assert_eq!(bytes_of(Packet::Ack(parsed)), bytes);
 }
@@ -138,13 +122,8 @@ fn unreachable_codes_survive() {
 #[test]
 fn reply_swaps_ports_and_the_side_of_the_id() {
     let resend = Header::new(PacketType::Resend, 0x8000, 99, 1234);
-    let Packet::RpcUnknown(reply) = Packet::rpc_unknown(&resend) else {
-        panic!()
-    };
-    assert_eq!(
-        (reply.sport, reply.dport, reply.sender_id),
-        (99, 0x8000, 1235)
-    );
+    let Packet::RpcUnknown(reply) = Packet::rpc_unknown(&resend) else { panic!() };
+    assert_eq!((reply.sport, reply.dport, reply.sender_id), (99, 0x8000, 1235));
     assert!(resend.is_from_client() && !reply.is_from_client());
 }
 
@@ -152,27 +131,13 @@ fn reply_swaps_ports_and_the_side_of_the_id() {
 fn display_is_one_line() {
     let mut data = Data::new(data_header(), 5, 5, 0, b"hello");
     data.cutoff_version = 1;
-    data.ack = AckEntry {
-        client_id: 1232,
-        server_port: 99,
-    };
+    data.ack = AckEntry { client_id: 1232, server_port: 99 };
     assert_eq!(
         Packet::Data(data).to_string(),
         "DATA 32768->99 id 1234 client, bytes 0..5 of 5, incoming 5, cutoffs v1, ack 1232 port 99"
     );
-    let resend = Resend::new(
-        Header::new(PacketType::Resend, 99, 32768, 1237),
-        0,
-        RESEND_ALL,
-        7,
-    );
-    assert_eq!(
-        Packet::Resend(resend).to_string(),
-        "RESEND 99->32768 id 1237 server, all, priority 7"
-    );
+    let resend = Resend::new(Header::new(PacketType::Resend, 99, 32768, 1237), 0, RESEND_ALL, 7);
+    assert_eq!(Packet::Resend(resend).to_string(), "RESEND 99->32768 id 1237 server, all, priority 7");
     let ack = Ack::new(Header::new(PacketType::Ack, 32768, 99, 2), &[data.ack]);
-    assert_eq!(
-        Packet::Ack(ack).to_string(),
-        "ACK 32768->99 id 2 client, 1 more: 1232 port 99"
-    );
+    assert_eq!(Packet::Ack(ack).to_string(), "ACK 32768->99 id 2 client, 1 more: 1232 port 99");
 }

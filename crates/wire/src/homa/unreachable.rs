@@ -94,11 +94,7 @@ impl Unreachable {
     /// An UNREACHABLE packet; `header` should be of type UNREACHABLE.
     #[inline]
     pub const fn new(header: Header, code: UnreachableCode) -> Unreachable {
-        Unreachable {
-            header,
-            code,
-            pad: [0; 3],
-        }
+        Unreachable { header, code, pad: [0; 3] }
     }
 
     #[inline]
@@ -111,11 +107,7 @@ impl Unreachable {
             });
         };
         let code = UnreachableCode::from_code(b[CODE_AT]);
-        Ok(Unreachable {
-            header,
-            code,
-            pad: [b[29], b[30], b[31]],
-        })
+        Ok(Unreachable { header, code, pad: [b[29], b[30], b[31]] })
     }
 
     /// Writes the packet to the front of `out` and returns the bytes written.
