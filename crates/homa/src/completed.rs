@@ -41,10 +41,7 @@ pub struct CompletedConfig {
 
 impl Default for CompletedConfig {
     fn default() -> CompletedConfig {
-        CompletedConfig {
-            retention: Duration::from_secs(1),
-            max_chunks: 65_536,
-        }
+        CompletedConfig { retention: Duration::from_secs(1), max_chunks: 65_536 }
     }
 }
 
@@ -187,13 +184,7 @@ impl Completed {
             self.drop_chunk(self.oldest);
             self.evicted += 1;
         }
-        let chunk = Chunk {
-            bits: [0; WORDS],
-            key,
-            last: now,
-            prev: NONE,
-            next: NONE,
-        };
+        let chunk = Chunk { bits: [0; WORDS], key, last: now, prev: NONE, next: NONE };
         let at = if let Some(at) = self.free.pop() {
             self.chunks[at as usize] = chunk;
             at

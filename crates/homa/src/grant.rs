@@ -105,6 +105,8 @@ struct Message {
     /// Bytes of the incoming ones that FIFO grants authorised. FIFO grants
     /// extend the end of what is granted, so received bytes use it up last.
     fifo_credit: u32,
+    /// Tells this message from earlier ones with the same key.
+    stamp: u32,
     is_active: bool,
     is_needy: bool,
     is_dirty: bool,
@@ -115,6 +117,11 @@ struct Message {
 impl Message {
     fn rank(&self) -> Rank {
         (self.length - self.received, self.birth, self.slot)
+    }
+
+    /// Where the next grant starts: a sender may have gone beyond the last one.
+    fn base(&self) -> u32 {
+        self.granted.max(self.received)
     }
 
     fn incoming(&self) -> u32 {
@@ -132,7 +139,8 @@ pub struct Grants {
     active: Vec<u32>,
     queue: Queue,
     /// Messages with packets since the last poll, in order of arrival.
-    dirty: Vec<u32>,
+    dirty: Vec<(u32, u32)>,
+    next_stamp: u32,
     total_incoming: u64,
     total_fifo_credit: u64,
     fifo: Fifo,
@@ -153,6 +161,7 @@ impl Grants {
             active: Vec::with_capacity(MAX_ACTIVE),
             queue: Queue::default(),
             dirty: Vec::new(),
+            next_stamp: 0,
             total_incoming: 0,
             total_fifo_credit: 0,
             fifo: Fifo::new(&config),
@@ -184,11 +193,13 @@ impl Grants {
             granted,
             birth,
             fifo_credit: 0,
+            stamp: self.next_stamp,
             is_active: false,
             is_needy: false,
             is_dirty: false,
             is_aging: true,
         };
+        self.next_stamp = self.next_stamp.wrapping_add(1);
         self.total_incoming += u64::from(message.incoming());
         self.fifo.insert(birth, slot);
         let rank = message.rank();
@@ -269,10 +280,11 @@ impl Grants {
             bucket.refill(now);
         }
         for at in 0..self.dirty.len() {
-            let key = self.dirty[at];
-            // A key may be stale: its message removed, or the place reused.
-            let message = self.messages.get_mut(key as usize).filter(|m| m.is_dirty);
-            let Some(message) = message else { continue };
+            let (key, stamp) = self.dirty[at];
+            let message = self.messages.get_mut(key as usize);
+            let Some(message) = message.filter(|m| m.stamp == stamp) else {
+                continue;
+            };
             message.is_dirty = false;
             if message.is_active {
                 self.try_send(now, key, true, out);
@@ -333,28 +345,23 @@ impl Grants {
 
     /// Whether the slot is in the active set.
     pub fn is_active(&self, slot: u32) -> bool {
-        self.key_of(slot)
-            .is_some_and(|key| self.messages[key as usize].is_active)
+        self.key_of(slot).is_some_and(|key| self.messages[key as usize].is_active)
     }
 
     /// Offset up to which a managed message is granted.
     pub fn granted(&self, slot: u32) -> Option<u32> {
-        self.key_of(slot)
-            .map(|key| self.messages[key as usize].granted)
+        self.key_of(slot).map(|key| self.messages[key as usize].granted)
     }
 
     fn key_of(&self, slot: u32) -> Option<u32> {
-        self.keys
-            .get(slot as usize)
-            .copied()
-            .filter(|&key| key != NONE)
+        self.keys.get(slot as usize).copied().filter(|&key| key != NONE)
     }
 
     fn mark_dirty(&mut self, key: u32) {
         let message = &mut self.messages[key as usize];
         if !message.is_dirty {
             message.is_dirty = true;
-            self.dirty.push(key);
+            self.dirty.push((key, message.stamp));
         }
     }
 
@@ -367,8 +374,7 @@ impl Grants {
     }
 
     fn has_room(&self) -> bool {
-        self.total_incoming < self.config.max_incoming
-            && self.bucket.as_ref().is_none_or(Bucket::has_tokens)
+        self.total_incoming < self.config.max_incoming && self.bucket.as_ref().is_none_or(Bucket::has_tokens)
     }
 
     fn outranks(&self, a: u32, b: u32) -> bool {
@@ -376,11 +382,7 @@ impl Grants {
     }
 
     fn best_needy(&self) -> Option<u32> {
-        let needy = self
-            .active
-            .iter()
-            .copied()
-            .filter(|&k| self.messages[k as usize].is_needy);
+        let needy = self.active.iter().copied().filter(|&k| self.messages[k as usize].is_needy);
         needy.min_by_key(|&k| self.messages[k as usize].rank())
     }
 
@@ -447,18 +449,12 @@ impl Grants {
     fn wanted(&self, message: &Message) -> u32 {
         let until = u64::from(message.received) + self.window();
         let until = until.min(u64::from(message.length)) as u32;
-        until.saturating_sub(message.granted)
+        until.saturating_sub(message.base())
     }
 
     /// Grants what the window and the room allow. Returns false if only the
     /// rate limit stood in the way.
-    fn try_send(
-        &mut self,
-        now: Instant,
-        key: u32,
-        respect_needy: bool,
-        out: &mut Vec<GrantOut>,
-    ) -> bool {
+    fn try_send(&mut self, now: Instant, key: u32, respect_needy: bool, out: &mut Vec<GrantOut>) -> bool {
         let mut bytes = self.wanted(&self.messages[key as usize]);
         if bytes == 0 {
             return true;
@@ -490,27 +486,16 @@ impl Grants {
     fn grant(&mut self, key: u32, bytes: u32, priority: u8, out: &mut Vec<GrantOut>) {
         let message = &mut self.messages[key as usize];
         let before = message.incoming();
-        message.granted += bytes;
-        debug_assert!(
-            message.granted <= message.length,
-            "granted beyond the message"
-        );
+        message.granted = message.base() + bytes;
+        debug_assert!(message.granted <= message.length, "granted beyond the message");
         self.total_incoming += u64::from(message.incoming() - before);
-        out.push(GrantOut {
-            slot: message.slot,
-            offset: message.granted,
-            priority,
-        });
+        out.push(GrantOut { slot: message.slot, offset: message.granted, priority });
     }
 
     /// Scheduled priority by rank among the active messages. Few of them use
     /// only the lowest levels, so that a newcomer can be put above.
     fn priority(&self, key: u32) -> u8 {
-        let rank = self
-            .active
-            .iter()
-            .filter(|&&k| self.outranks(k, key))
-            .count() as i32;
+        let rank = self.active.iter().filter(|&&k| self.outranks(k, key)).count() as i32;
         let top = i32::from(self.config.max_sched_prio);
         let extra = (top + 1 - self.active.len() as i32).max(0);
         (top - rank - extra).max(0) as u8
@@ -527,7 +512,7 @@ impl Grants {
         while let Some((birth, slot)) = self.fifo.oldest() {
             let key = self.keys[slot as usize];
             let message = &mut self.messages[key as usize];
-            let left = message.length - message.granted;
+            let left = message.length - message.base();
             if left == 0 || u64::from(message.incoming()) >= limit {
                 // Fully granted, or not sending: back in line with its next packet.
                 message.is_aging = false;
@@ -536,11 +521,7 @@ impl Grants {
             }
             let bytes = left.min(increment);
             let before = message.incoming();
-            let level = if self.config.num_priorities > 2 {
-                self.config.num_priorities - 2
-            } else {
-                0
-            };
+            let level = self.config.num_priorities.saturating_sub(2);
             self.grant(key, bytes, level, out);
             let message = &mut self.messages[key as usize];
             let credit = message.incoming() - before;
@@ -558,40 +539,15 @@ impl Grants {
         if !cfg!(debug_assertions) || self.messages.len() > 64 {
             return;
         }
-        let sum = |f: fn(&Message) -> u32| {
-            self.messages
-                .iter()
-                .map(|(_, m)| u64::from(f(m)))
-                .sum::<u64>()
-        };
-        assert_eq!(
-            sum(Message::incoming),
-            self.total_incoming,
-            "incoming total drifted"
-        );
-        assert_eq!(
-            sum(|m| m.fifo_credit),
-            self.total_fifo_credit,
-            "credit total drifted"
-        );
-        assert!(
-            self.active.len() <= self.config.max_overcommit,
-            "too many active messages"
-        );
+        let sum = |f: fn(&Message) -> u32| self.messages.iter().map(|(_, m)| u64::from(f(m))).sum::<u64>();
+        assert_eq!(sum(Message::incoming), self.total_incoming, "incoming total drifted");
+        assert_eq!(sum(|m| m.fifo_credit), self.total_fifo_credit, "credit total drifted");
+        assert!(self.active.len() <= self.config.max_overcommit, "too many active messages");
         let is_full = self.active.len() == self.config.max_overcommit;
-        assert!(
-            is_full || self.queue.is_empty(),
-            "a message waits beside a free place"
-        );
+        assert!(is_full || self.queue.is_empty(), "a message waits beside a free place");
         for (_, m) in &self.messages {
-            assert!(
-                m.received < m.length && m.granted <= m.length,
-                "message out of range"
-            );
-            assert!(
-                m.fifo_credit <= m.incoming(),
-                "credit exceeds incoming bytes"
-            );
+            assert!(m.received < m.length && m.granted <= m.length, "message out of range");
+            assert!(m.fifo_credit <= m.incoming(), "credit exceeds incoming bytes");
             assert!(m.is_active || !m.is_needy, "a queued message is needy");
         }
     }

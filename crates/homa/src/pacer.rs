@@ -62,9 +62,7 @@ pub struct PacerConfig {
 impl Default for PacerConfig {
     fn default() -> PacerConfig {
         PacerConfig {
-            mode: PacerMode::Backlog {
-                max_backlog: Duration::from_micros(5),
-            },
+            mode: PacerMode::Backlog { max_backlog: Duration::from_micros(5) },
             link_mbps: 25_000,
             max_link_usage: 99,
             fifo_fraction: 50,
@@ -108,10 +106,7 @@ impl Pacer {
                 let mbps = u64::from(config.link_mbps) * u64::from(config.max_link_usage);
                 (800_000_000_000 / mbps, max_backlog)
             }
-            PacerMode::TokenBucket {
-                bytes_per_sec,
-                burst_bytes,
-            } => {
+            PacerMode::TokenBucket { bytes_per_sec, burst_bytes } => {
                 let rate = bytes_per_sec.max(1);
                 let burst = u128::from(burst_bytes) * 1_000_000_000 / u128::from(rate);
                 let burst = u64::try_from(burst).unwrap_or(u64::MAX);
@@ -120,11 +115,7 @@ impl Pacer {
         };
         Pacer {
             config,
-            fs_per_byte: if config.mode == PacerMode::Off {
-                0
-            } else {
-                fs_per_byte.max(1)
-            },
+            fs_per_byte: if config.mode == PacerMode::Off { 0 } else { fs_per_byte.max(1) },
             tolerance,
             idle_at: Instant::ZERO,
             idle_fs: 0,
@@ -168,10 +159,8 @@ impl Pacer {
             self.idle_fs = 0;
         }
         let bytes = u64::from(bytes) + u64::from(FRAME_OVERHEAD);
-        let fs = bytes
-            .saturating_mul(self.fs_per_byte)
-            .saturating_add(self.idle_fs);
-        self.idle_at = self.idle_at + Duration::from_nanos(fs / 1_000_000);
+        let fs = bytes.saturating_mul(self.fs_per_byte).saturating_add(self.idle_fs);
+        self.idle_at += Duration::from_nanos(fs / 1_000_000);
         self.idle_fs = fs % 1_000_000;
     }
 
@@ -182,11 +171,7 @@ impl Pacer {
 
     /// From which message the next paced packet should come.
     pub fn pick(&self) -> Pick {
-        if self.config.fifo_fraction > 0 && self.srpt_bytes <= 0 {
-            Pick::Oldest
-        } else {
-            Pick::Srpt
-        }
+        if self.config.fifo_fraction > 0 && self.srpt_bytes <= 0 { Pick::Oldest } else { Pick::Srpt }
     }
 
     /// Reports that `bytes` of paced data were sent by that choice. Does not

@@ -54,10 +54,7 @@ impl PeerCutoffs {
         let mut cutoffs = [0; LEVELS];
         cutoffs[0] = UNLIMITED;
         cutoffs[control_priority(num_priorities).saturating_sub(1) as usize] = UNLIMITED;
-        PeerCutoffs {
-            cutoffs,
-            version: 0,
-        }
+        PeerCutoffs { cutoffs, version: 0 }
     }
 
     /// Takes the table of a received CUTOFFS packet. Entry 0 is ignored: the
@@ -194,9 +191,7 @@ impl Cutoffs {
         }
         let deciles = self.sizes.deciles();
         let levels = self.config.num_priorities;
-        let has_drifted = self
-            .deciles
-            .is_none_or(|old| compute::drift(&old, &deciles) >= 1.0);
+        let has_drifted = self.deciles.is_none_or(|old| compute::drift(&old, &deciles) >= 1.0);
         if has_drifted {
             let table = compute::cutoffs(&self.sizes, levels, self.config.unsched_bytes);
             self.install(table);

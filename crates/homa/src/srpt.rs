@@ -40,12 +40,7 @@ struct Entry {
     ticket: u32,
 }
 
-const ABSENT: Entry = Entry {
-    place: Place::Absent,
-    left: 0,
-    init_time: Instant::ZERO,
-    ticket: 0,
-};
+const ABSENT: Entry = Entry { place: Place::Absent, left: 0, init_time: Instant::ZERO, ticket: 0 };
 
 /// Messages that may send now, by slot. See the module documentation.
 #[derive(Debug, Default)]
@@ -72,12 +67,7 @@ impl SendQueue {
             return false;
         }
         let entry = self.entry(slot);
-        *entry = Entry {
-            place: Place::Ranked,
-            left,
-            init_time,
-            ticket: entry.ticket,
-        };
+        *entry = Entry { place: Place::Ranked, left, init_time, ticket: entry.ticket };
         self.ages.insert((init_time, slot));
         self.rank_in((left, init_time, slot));
         true
@@ -91,12 +81,7 @@ impl SendQueue {
         }
         let entry = self.entry(slot);
         let ticket = entry.ticket.wrapping_add(1);
-        *entry = Entry {
-            place: Place::Single,
-            left,
-            init_time,
-            ticket,
-        };
+        *entry = Entry { place: Place::Single, left, init_time, ticket };
         self.singles.push_back((slot, ticket));
         self.singles_live += 1;
         true
@@ -192,9 +177,7 @@ impl SendQueue {
     }
 
     fn place(&self, slot: u32) -> Place {
-        self.entries
-            .get(slot as usize)
-            .map_or(Place::Absent, |e| e.place)
+        self.entries.get(slot as usize).map_or(Place::Absent, |e| e.place)
     }
 
     fn entry(&mut self, slot: u32) -> &mut Entry {

@@ -34,11 +34,7 @@ impl Bucket {
     pub(super) fn new(mut limit: GrantBucket) -> Bucket {
         limit.bytes_per_sec = limit.bytes_per_sec.max(1);
         limit.burst_bytes = limit.burst_bytes.max(QUANTUM);
-        Bucket {
-            limit,
-            level: i128::from(limit.burst_bytes) * NANO,
-            at: Instant::ZERO,
-        }
+        Bucket { limit, level: i128::from(limit.burst_bytes) * NANO, at: Instant::ZERO }
     }
 
     pub(super) fn refill(&mut self, now: Instant) {

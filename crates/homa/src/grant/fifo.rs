@@ -23,11 +23,7 @@ pub(super) struct Fifo {
 
 impl Fifo {
     pub(super) fn new(config: &GrantConfig) -> Fifo {
-        Fifo {
-            ages: BTreeSet::new(),
-            interval: fifo_interval(config),
-            next_at: None,
-        }
+        Fifo { ages: BTreeSet::new(), interval: fifo_interval(config), next_at: None }
     }
 
     pub(super) fn insert(&mut self, birth: Instant, slot: u32) {

@@ -76,11 +76,7 @@ impl Histogram {
     /// The classes that hold messages, with the largest length of each, in
     /// ascending order. Messages above the last class are not among them.
     pub fn classes(&self) -> impl Iterator<Item = (u32, SizeClass)> {
-        let filled = self
-            .classes
-            .iter()
-            .enumerate()
-            .filter(|(_, class)| class.messages > 0);
+        let filled = self.classes.iter().enumerate().filter(|(_, class)| class.messages > 0);
         filled.map(|(at, &class)| (max_size(at), class))
     }
 
@@ -114,27 +110,16 @@ pub(super) fn cutoffs(sizes: &Histogram, levels: u8, unsched_bytes: u32) -> [u32
     let levels = u64::from(levels);
     let limit = u64::from(unsched_bytes);
     let unscheduled = |size: u32, class: SizeClass| {
-        if size <= unsched_bytes {
-            class.bytes
-        } else {
-            class.bytes.min(class.messages * limit)
-        }
+        if size <= unsched_bytes { class.bytes } else { class.bytes.min(class.messages * limit) }
     };
     let large = sizes.large.bytes.min(sizes.large.messages * limit);
-    let total_unsched = sizes
-        .classes()
-        .map(|(size, c)| unscheduled(size, c))
-        .sum::<u64>()
-        + large;
+    let total_unsched = sizes.classes().map(|(size, c)| unscheduled(size, c)).sum::<u64>() + large;
     let total = sizes.classes().map(|(_, c)| c.bytes).sum::<u64>() + sizes.large.bytes;
 
     let unsched_levels = (2 * levels * total_unsched + total) / (2 * total).max(1);
     let unsched_levels = unsched_levels.clamp(1, levels);
-    let per_level = if unsched_levels < levels {
-        1 + total_unsched / unsched_levels
-    } else {
-        1 + total / levels
-    };
+    let per_level =
+        if unsched_levels < levels { 1 + total_unsched / unsched_levels } else { 1 + total / levels };
 
     let mut table = [0; LEVELS];
     let mut level = levels as usize - 1;
@@ -167,9 +152,5 @@ fn class_of(length: u32) -> Option<usize> {
 }
 
 fn max_size(at: usize) -> u32 {
-    if at < FINE {
-        (at as u32 + 1) * FINE_STEP
-    } else {
-        FINE_LIMIT + (at - FINE + 1) as u32 * COARSE_STEP
-    }
+    if at < FINE { (at as u32 + 1) * FINE_STEP } else { FINE_LIMIT + (at - FINE + 1) as u32 * COARSE_STEP }
 }
