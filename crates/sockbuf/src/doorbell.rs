@@ -40,10 +40,7 @@ pub struct Doorbell {
 impl Doorbell {
     /// A doorbell whose owner is awake.
     pub fn new() -> Self {
-        Self {
-            armed: Padded(AtomicBool::new(false)),
-            rings: AtomicUsize::new(0),
-        }
+        Self { armed: Padded(AtomicBool::new(false)), rings: AtomicUsize::new(0) }
     }
 
     /// Sleeper: announces the intention to sleep. Then look again at everything that a waker publishes, and

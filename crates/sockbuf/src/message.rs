@@ -39,12 +39,7 @@ unsafe impl Sync for Message {}
 impl Message {
     /// A message of no bytes, which holds no memory.
     pub fn empty() -> Message {
-        Message {
-            region: NonNull::dangling(),
-            len: 0,
-            tail_offset: 0,
-            pages: SmallVec::new(),
-        }
+        Message { region: NonNull::dangling(), len: 0, tail_offset: 0, pages: SmallVec::new() }
     }
 
     /// Length, in bytes.
@@ -61,11 +56,7 @@ impl Message {
 
     /// The bytes, in order, in chunks of at most [`PAGE`] bytes.
     pub fn chunks(&self) -> Chunks<'_> {
-        Chunks {
-            message: self,
-            next: 0,
-            end: self.pages.len(),
-        }
+        Chunks { message: self, next: 0, end: self.pages.len() }
     }
 
     /// All bytes, if they are contiguous: always so up to [`PAGE`] bytes.
@@ -89,8 +80,7 @@ impl Message {
     /// A copy of all bytes.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.len());
-        self.chunks()
-            .for_each(|chunk| bytes.extend_from_slice(chunk));
+        self.chunks().for_each(|chunk| bytes.extend_from_slice(chunk));
         bytes
     }
 
@@ -109,29 +99,17 @@ impl Message {
     /// is left of it leaks.
     pub(crate) fn into_chunks(self) -> impl Iterator<Item = Message> {
         let mut this = ManuallyDrop::new(self);
-        let (region, last, len, tail_offset) = (
-            this.region,
-            this.pages.len().wrapping_sub(1),
-            this.len,
-            this.tail_offset,
-        );
+        let (region, last, len, tail_offset) =
+            (this.region, this.pages.len().wrapping_sub(1), this.len, this.tail_offset);
         // From here on the pages are counted for the messages made of them.
-        core::mem::take(&mut this.pages)
-            .into_iter()
-            .enumerate()
-            .map(move |(index, page)| {
-                let (len, tail_offset) = if index == last {
-                    (len - index as u32 * PAGE as u32, tail_offset)
-                } else {
-                    (PAGE as u32, 0)
-                };
-                Message {
-                    region,
-                    len,
-                    tail_offset,
-                    pages: SmallVec::from_buf_and_len([page, 0, 0, 0], 1),
-                }
-            })
+        core::mem::take(&mut this.pages).into_iter().enumerate().map(move |(index, page)| {
+            let (len, tail_offset) = if index == last {
+                (len - index as u32 * PAGE as u32, tail_offset)
+            } else {
+                (PAGE as u32, 0)
+            };
+            Message { region, len, tail_offset, pages: SmallVec::from_buf_and_len([page, 0, 0, 0], 1) }
+        })
     }
 
     /// The piece with this index.
@@ -151,11 +129,7 @@ impl Message {
     fn piece(&self, index: usize) -> (u32, usize, usize) {
         let page = self.pages[index];
         if index + 1 == self.pages.len() {
-            (
-                page,
-                self.tail_offset as usize,
-                self.len as usize - index * PAGE,
-            )
+            (page, self.tail_offset as usize, self.len as usize - index * PAGE)
         } else {
             (page, 0, PAGE)
         }
@@ -301,15 +275,7 @@ impl MessageBuf {
     /// Takes over pages just allocated: each counts once for the new buffer.
     #[inline]
     pub(crate) fn new(region: NonNull<Region>, len: u32, tail_offset: u32, pages: Pages) -> Self {
-        MessageBuf {
-            message: Message {
-                region,
-                len,
-                tail_offset,
-                pages,
-            },
-            written: 0,
-        }
+        MessageBuf { message: Message { region, len, tail_offset, pages }, written: 0 }
     }
 
     /// Length, in bytes.
@@ -331,14 +297,8 @@ impl MessageBuf {
     /// If the bytes do not lie within the message.
     #[inline]
     pub fn write_at(&mut self, offset: usize, bytes: &[u8]) {
-        let end = offset
-            .checked_add(bytes.len())
-            .expect("end of the bytes within memory");
-        assert!(
-            end <= self.len(),
-            "writing up to {end} in a message of {} bytes",
-            self.len()
-        );
+        let end = offset.checked_add(bytes.len()).expect("end of the bytes within memory");
+        assert!(end <= self.len(), "writing up to {end} in a message of {} bytes", self.len());
         self.written += bytes.len() as u64;
         let (mut offset, mut bytes) = (offset, bytes);
         while !bytes.is_empty() {
@@ -350,11 +310,7 @@ impl MessageBuf {
             // SAFETY: start + within + count <= start + len, which is within the piece; the piece is ours
             // alone until `freeze`, and `&mut self` makes us the only writer; the source is a shared borrow
             // from elsewhere, for nobody can borrow these bytes from a buffer.
-            unsafe {
-                region
-                    .at(page, start + within)
-                    .copy_from_nonoverlapping(bytes.as_ptr(), count)
-            };
+            unsafe { region.at(page, start + within).copy_from_nonoverlapping(bytes.as_ptr(), count) };
             offset += count;
             bytes = &bytes[count..];
         }
@@ -380,12 +336,7 @@ impl MessageBuf {
 
 impl fmt::Debug for MessageBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "MessageBuf({} bytes, {} written)",
-            self.len(),
-            self.written
-        )
+        write!(f, "MessageBuf({} bytes, {} written)", self.len(), self.written)
     }
 }
 

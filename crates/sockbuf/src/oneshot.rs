@@ -27,12 +27,7 @@ pub fn cell<T>() -> (Completer<T>, Completion<T>) {
         value: UnsafeCell::new(None),
         waker: UnsafeCell::new(None),
     });
-    (
-        Completer {
-            shared: Some(shared.clone()),
-        },
-        Completion { shared },
-    )
+    (Completer { shared: Some(shared.clone()) }, Completion { shared })
 }
 
 struct Shared<T> {
@@ -82,9 +77,7 @@ impl<T> Completer<T> {
         // SAFETY: VALUE is not set (only we set it, below, and then the completer is gone), so the value is
         // ours.
         shared.value.with_mut(|cell| unsafe { *cell = Some(value) });
-        let before = shared
-            .state
-            .fetch_or(VALUE, order(Site::OneshotValue, Ordering::AcqRel));
+        let before = shared.state.fetch_or(VALUE, order(Site::OneshotValue, Ordering::AcqRel));
         if before & CANCELLED != 0 {
             // SAFETY: the completion dropped before it could see VALUE, and does not come back.
             let value = shared.value.with_mut(|cell| unsafe { (*cell).take() });
@@ -96,9 +89,7 @@ impl<T> Completer<T> {
 
     /// True if the other end is gone: nobody wants a value any more.
     pub fn is_cancelled(&self) -> bool {
-        self.shared
-            .as_ref()
-            .is_none_or(|shared| shared.state.load(Ordering::Acquire) & CANCELLED != 0)
+        self.shared.as_ref().is_none_or(|shared| shared.state.load(Ordering::Acquire) & CANCELLED != 0)
     }
 }
 
@@ -140,12 +131,7 @@ impl<T> Completion<T> {
     fn outcome(&self, state: u8) -> Option<Result<T, Cancelled>> {
         if state & VALUE != 0 {
             // SAFETY: VALUE is set (Acquire), so the completer has written the value and is done with it.
-            return Some(
-                self.shared
-                    .value
-                    .with_mut(|cell| unsafe { (*cell).take() })
-                    .ok_or(Cancelled),
-            );
+            return Some(self.shared.value.with_mut(|cell| unsafe { (*cell).take() }).ok_or(Cancelled));
         }
         (state & GONE != 0).then_some(Err(Cancelled))
     }
@@ -172,9 +158,7 @@ impl<T> Future for Completion<T> {
                 none => *none = Some(cx.waker().clone()),
             }
         });
-        let state = shared
-            .state
-            .fetch_or(WAKER, order(Site::OneshotWaker, Ordering::AcqRel));
+        let state = shared.state.fetch_or(WAKER, order(Site::OneshotWaker, Ordering::AcqRel));
         self.outcome(state).map_or(Poll::Pending, Poll::Ready)
     }
 }
@@ -192,18 +176,14 @@ impl<T> Drop for Completion<T> {
 
 impl<T> fmt::Debug for Completer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Completer")
-            .field("cancelled", &self.is_cancelled())
-            .finish_non_exhaustive()
+        f.debug_struct("Completer").field("cancelled", &self.is_cancelled()).finish_non_exhaustive()
     }
 }
 
 impl<T> fmt::Debug for Completion<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let done = self.shared.state.load(Ordering::Relaxed) & (VALUE | GONE) != 0;
-        f.debug_struct("Completion")
-            .field("done", &done)
-            .finish_non_exhaustive()
+        f.debug_struct("Completion").field("done", &done).finish_non_exhaustive()
     }
 }
 

@@ -34,10 +34,7 @@ enum Repr {
 impl Payload {
     /// No bytes.
     pub const fn new() -> Payload {
-        Payload(Repr::Inline {
-            len: 0,
-            bytes: [0; INLINE],
-        })
+        Payload(Repr::Inline { len: 0, bytes: [0; INLINE] })
     }
 
     /// A copy of `bytes`.
@@ -85,18 +82,9 @@ impl Payload {
     #[inline]
     pub fn chunks(&self) -> PayloadChunks<'_> {
         match &self.0 {
-            Repr::Inline { len, bytes } => PayloadChunks {
-                first: &bytes[..usize::from(*len)],
-                rest: &[],
-            },
-            Repr::One(bytes) => PayloadChunks {
-                first: bytes,
-                rest: &[],
-            },
-            Repr::Many(parts) => PayloadChunks {
-                first: &parts[0],
-                rest: &parts[1..],
-            },
+            Repr::Inline { len, bytes } => PayloadChunks { first: &bytes[..usize::from(*len)], rest: &[] },
+            Repr::One(bytes) => PayloadChunks { first: bytes, rest: &[] },
+            Repr::Many(parts) => PayloadChunks { first: &parts[0], rest: &parts[1..] },
         }
     }
 
@@ -113,8 +101,7 @@ impl Payload {
     /// A copy of all bytes.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.len());
-        self.chunks()
-            .for_each(|chunk| bytes.extend_from_slice(chunk));
+        self.chunks().for_each(|chunk| bytes.extend_from_slice(chunk));
         bytes
     }
 
@@ -145,10 +132,7 @@ impl Payload {
                     let mut both = [0; INLINE];
                     both[..first.len()].copy_from_slice(first);
                     both[first.len()..total].copy_from_slice(&bytes);
-                    Repr::Inline {
-                        len: total as u8,
-                        bytes: both,
-                    }
+                    Repr::Inline { len: total as u8, bytes: both }
                 } else {
                     Repr::Many([Bytes::copy_from_slice(first), bytes].into_iter().collect())
                 }
@@ -167,10 +151,7 @@ impl Payload {
         (bytes.len() <= INLINE).then(|| {
             let mut inline = [0; INLINE];
             inline[..bytes.len()].copy_from_slice(bytes);
-            Payload(Repr::Inline {
-                len: bytes.len() as u8,
-                bytes: inline,
-            })
+            Payload(Repr::Inline { len: bytes.len() as u8, bytes: inline })
         })
     }
 }
@@ -178,10 +159,7 @@ impl Payload {
 #[cold]
 fn slice_many(parts: &[Bytes], range: Range<usize>) -> Payload {
     let total: usize = parts.iter().map(Bytes::len).sum();
-    assert!(
-        range.start <= range.end && range.end <= total,
-        "slicing {range:?} out of {total} bytes"
-    );
+    assert!(range.start <= range.end && range.end <= total, "slicing {range:?} out of {total} bytes");
     let mut start = 0;
     let mut found = SmallVec::<[Bytes; 3]>::new();
     for part in parts {
@@ -258,12 +236,7 @@ impl From<Message> for Payload {
         if message.as_slice().is_some() {
             return Payload(Repr::One(Bytes::from_owner(Contiguous(message))));
         }
-        Payload(Repr::Many(
-            message
-                .into_chunks()
-                .map(|chunk| Bytes::from_owner(Contiguous(chunk)))
-                .collect(),
-        ))
+        Payload(Repr::Many(message.into_chunks().map(|chunk| Bytes::from_owner(Contiguous(chunk))).collect()))
     }
 }
 

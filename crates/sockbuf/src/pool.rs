@@ -86,9 +86,7 @@ impl Pool {
     /// # Errors
     /// If there is no address space for it.
     pub fn try_new(pages: u32) -> Result<Pool, NewPoolError> {
-        let region = (pages <= PAGES_MAX)
-            .then(|| Region::allocate(pages))
-            .flatten();
+        let region = (pages <= PAGES_MAX).then(|| Region::allocate(pages)).flatten();
         Ok(Pool {
             region: region.ok_or(NewPoolError::OutOfMemory)?,
             free: Vec::new(),
@@ -150,11 +148,7 @@ impl Pool {
         let whole = length / PAGE as u32;
         let rest = len % PAGE;
         self.reserve(whole)?;
-        let tail = if rest > 0 {
-            Some(self.fragment_sparing(rest, whole)?)
-        } else {
-            None
-        };
+        let tail = if rest > 0 { Some(self.fragment_sparing(rest, whole)?) } else { None };
         let mut pages = SmallVec::with_capacity(whole as usize + 1);
         for _ in 0..whole {
             let page = self.take_page().expect("reserved above");
@@ -162,12 +156,7 @@ impl Pool {
             pages.push(page);
         }
         pages.extend(tail.map(|(page, _)| page));
-        Some(MessageBuf::new(
-            self.region,
-            length,
-            tail.map_or(0, |(_, offset)| offset),
-            pages,
-        ))
+        Some(MessageBuf::new(self.region, length, tail.map_or(0, |(_, offset)| offset), pages))
     }
 
     /// A fragment of `len` bytes, `0 < len < PAGE`: its page and offset.
@@ -218,12 +207,7 @@ impl Pool {
     /// Makes a page that nobody holds the shared page, empty.
     fn start(&mut self, page: u32) -> Current {
         self.region().set_count(page, BIAS);
-        Current {
-            page,
-            offset: 0,
-            look_at: 0,
-            handed: 0,
-        }
+        Current { page, offset: 0, look_at: 0, handed: 0 }
     }
 
     /// True if all fragments of the current page have been dropped.

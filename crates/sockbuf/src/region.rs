@@ -108,18 +108,14 @@ impl Region {
     #[inline(always)]
     pub(crate) fn at(&self, page: u32, offset: usize) -> *mut u8 {
         debug_assert!(page < self.page_count() && offset <= PAGE);
-        self.base
-            .as_ptr()
-            .wrapping_add(page as usize * PAGE + offset)
+        self.base.as_ptr().wrapping_add(page as usize * PAGE + offset)
     }
 
     /// Sets the count of a page that is at home or wholly the owner's: nobody else looks at it.
     #[inline]
     pub(crate) fn set_count(&self, page: u32, count: u32) {
         // Relaxed: others learn of the page by a message that is handed to them, which orders this store.
-        self.pages[page as usize]
-            .count
-            .store(count, Ordering::Relaxed);
+        self.pages[page as usize].count.store(count, Ordering::Relaxed);
     }
 
     /// The count of a page; what holders who have gone did with the page happened before.
@@ -131,9 +127,7 @@ impl Region {
     /// One more holder. The caller is a holder itself.
     #[inline]
     pub(crate) fn hold(&self, page: u32) {
-        let before = self.pages[page as usize]
-            .count
-            .fetch_add(1, Ordering::Relaxed);
+        let before = self.pages[page as usize].count.fetch_add(1, Ordering::Relaxed);
         if before > u32::MAX / 2 {
             // Two thousand million forgotten clones: no way to go on safely.
             std::process::abort();
@@ -166,9 +160,7 @@ impl Region {
         let this = unsafe { region.as_ref() };
         let mut head = this.returned.load(Ordering::Relaxed);
         while head != CLOSED {
-            this.pages[page as usize]
-                .next
-                .store(head, Ordering::Relaxed);
+            this.pages[page as usize].next.store(head, Ordering::Relaxed);
             // Release: the owner must see `next`, and our reads of the page must precede its writes.
             match this.returned.compare_exchange_weak(
                 head,
@@ -221,8 +213,8 @@ impl Region {
     #[inline(always)]
     pub(crate) fn note_read(&self, _page: u32, _offset: usize, _len: usize) {
         #[cfg(loom)]
-        for cell in &self.pages[_page as usize].bytes
-            [_offset / LOOM_GRAIN..(_offset + _len).div_ceil(LOOM_GRAIN)]
+        for cell in
+            &self.pages[_page as usize].bytes[_offset / LOOM_GRAIN..(_offset + _len).div_ceil(LOOM_GRAIN)]
         {
             cell.with(|_| ());
         }
@@ -232,8 +224,8 @@ impl Region {
     #[inline(always)]
     pub(crate) fn note_write(&self, _page: u32, _offset: usize, _len: usize) {
         #[cfg(loom)]
-        for cell in &self.pages[_page as usize].bytes
-            [_offset / LOOM_GRAIN..(_offset + _len).div_ceil(LOOM_GRAIN)]
+        for cell in
+            &self.pages[_page as usize].bytes[_offset / LOOM_GRAIN..(_offset + _len).div_ceil(LOOM_GRAIN)]
         {
             cell.with_mut(|_| ());
         }

@@ -51,8 +51,7 @@ impl<T> Slot<T> {
     #[inline(always)]
     pub(crate) unsafe fn write(&self, value: T) {
         // SAFETY: nobody else accesses a free slot but the holder of its ticket.
-        self.value
-            .with_mut(|cell| unsafe { cell.write(MaybeUninit::new(value)) });
+        self.value.with_mut(|cell| unsafe { cell.write(MaybeUninit::new(value)) });
     }
 
     /// Takes the element out.
@@ -63,8 +62,7 @@ impl<T> Slot<T> {
     pub(crate) unsafe fn read(&self) -> T {
         // SAFETY: a full slot holds an element, and only the holder of its ticket accesses it. (Mutable
         // access because the element leaves.)
-        self.value
-            .with_mut(|cell| unsafe { cell.read().assume_init() })
+        self.value.with_mut(|cell| unsafe { cell.read().assume_init() })
     }
 
     /// Drops the elements that are left in the slots of a ring.
@@ -111,17 +109,11 @@ impl<T> Ring<T> {
             let ahead = sequence.wrapping_sub(ticket) as isize;
             if ahead == 0 {
                 let next = ticket.wrapping_add(1);
-                match self.tail.compare_exchange_weak(
-                    ticket,
-                    next,
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                ) {
+                match self.tail.compare_exchange_weak(ticket, next, Ordering::Relaxed, Ordering::Relaxed) {
                     Ok(_) => {
                         // SAFETY: the exchange gave us this ticket, and the sequence says the slot is free.
                         unsafe { slot.write(value) };
-                        slot.sequence
-                            .store(next, order(Site::RingPublish, Ordering::Release));
+                        slot.sequence.store(next, order(Site::RingPublish, Ordering::Release));
                         return Ok(());
                     }
                     Err(now) => ticket = now,
@@ -145,18 +137,12 @@ impl<T> Ring<T> {
             let next = ticket.wrapping_add(1);
             let ahead = sequence.wrapping_sub(next) as isize;
             if ahead == 0 {
-                match self.head.compare_exchange_weak(
-                    ticket,
-                    next,
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                ) {
+                match self.head.compare_exchange_weak(ticket, next, Ordering::Relaxed, Ordering::Relaxed) {
                     Ok(_) => {
                         // SAFETY: the exchange gave us this ticket, and the sequence says the slot is full.
                         let value = unsafe { slot.read() };
                         let free = ticket.wrapping_add(self.slots.len());
-                        slot.sequence
-                            .store(free, order(Site::RingRelease, Ordering::Release));
+                        slot.sequence.store(free, order(Site::RingRelease, Ordering::Release));
                         return Some(value);
                     }
                     Err(now) => ticket = now,

@@ -9,16 +9,8 @@ use crate::sync::{Arc, Ordering, Site, order};
 
 /// A queue for at least `capacity` elements (rounded up to a power of two, at least 2): its two ends.
 pub fn ring<T>(capacity: usize) -> (Producer<T>, Consumer<T>) {
-    let shared = Arc::new(Shared {
-        slots: Slot::ring(capacity),
-    });
-    (
-        Producer {
-            shared: shared.clone(),
-            tail: 0,
-        },
-        Consumer { shared, head: 0 },
-    )
+    let shared = Arc::new(Shared { slots: Slot::ring(capacity) });
+    (Producer { shared: shared.clone(), tail: 0 }, Consumer { shared, head: 0 })
 }
 
 struct Shared<T> {
@@ -73,8 +65,7 @@ impl<T> Producer<T> {
         // SAFETY: the sequence says the slot is free, and we are the only producer.
         unsafe { slot.write(value) };
         self.tail = self.tail.wrapping_add(1);
-        slot.sequence
-            .store(self.tail, order(Site::SpscPublish, Ordering::Release));
+        slot.sequence.store(self.tail, order(Site::SpscPublish, Ordering::Release));
         Ok(())
     }
 
@@ -105,8 +96,7 @@ impl<T> Consumer<T> {
         // SAFETY: the sequence says the slot is full, and we are the only consumer.
         let value = unsafe { slot.read() };
         let free = self.head.wrapping_add(self.shared.slots.len());
-        slot.sequence
-            .store(free, order(Site::SpscRelease, Ordering::Release));
+        slot.sequence.store(free, order(Site::SpscRelease, Ordering::Release));
         self.head = self.head.wrapping_add(1);
         Some(value)
     }
@@ -129,17 +119,13 @@ impl<T> Consumer<T> {
 
 impl<T> fmt::Debug for Producer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Producer")
-            .field("capacity", &self.capacity())
-            .finish_non_exhaustive()
+        f.debug_struct("Producer").field("capacity", &self.capacity()).finish_non_exhaustive()
     }
 }
 
 impl<T> fmt::Debug for Consumer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Consumer")
-            .field("capacity", &self.capacity())
-            .finish_non_exhaustive()
+        f.debug_struct("Consumer").field("capacity", &self.capacity()).finish_non_exhaustive()
     }
 }
 

@@ -3,12 +3,10 @@
 
 #[cfg(not(loom))]
 mod imp {
-    pub(crate) use core::sync::atomic::{
-        AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicUsize, fence,
-    };
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicUsize, fence};
     pub(crate) use std::sync::{Arc, Mutex};
 
-    /// Like [`core::cell::UnsafeCell`], with loom's way of access.
+    /// Like [`core::cell::UnsafeCell`], with loom's way of access (as far as it is needed).
     #[derive(Debug, Default)]
     #[repr(transparent)]
     pub(crate) struct UnsafeCell<T>(core::cell::UnsafeCell<T>);
@@ -16,11 +14,6 @@ mod imp {
     impl<T> UnsafeCell<T> {
         pub(crate) const fn new(value: T) -> Self {
             Self(core::cell::UnsafeCell::new(value))
-        }
-
-        #[inline(always)]
-        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
-            f(self.0.get())
         }
 
         #[inline(always)]
@@ -33,9 +26,7 @@ mod imp {
 #[cfg(loom)]
 mod imp {
     pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::atomic::{
-        AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicUsize, fence,
-    };
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicUsize, fence};
     pub(crate) use loom::sync::{Arc, Mutex};
 }
 
@@ -97,11 +88,7 @@ pub(crate) fn full_fence(site: Site) {
 /// The memory order `order`, needed at `site`.
 #[inline(always)]
 pub(crate) fn order(site: Site, order: Ordering) -> Ordering {
-    if weakened(site) {
-        Ordering::Relaxed
-    } else {
-        order
-    }
+    if weakened(site) { Ordering::Relaxed } else { order }
 }
 
 #[cfg(not(loom))]

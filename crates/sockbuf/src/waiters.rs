@@ -54,13 +54,7 @@ impl Ticket {
 impl WaitList {
     /// A list nobody waits in.
     pub fn new() -> Self {
-        Self {
-            count: Padded(AtomicUsize::new(0)),
-            list: Mutex::new(List {
-                entries: Vec::new(),
-                next: 0,
-            }),
-        }
+        Self { count: Padded(AtomicUsize::new(0)), list: Mutex::new(List { entries: Vec::new(), next: 0 }) }
     }
 
     /// Waiter: joins the list, or renews its waker if it is there already. Then look again for what is
@@ -73,10 +67,7 @@ impl WaitList {
         } else {
             let new = list.next;
             list.next += 1;
-            list.entries.push(Entry {
-                ticket: new,
-                waker: waker.clone(),
-            });
+            list.entries.push(Entry { ticket: new, waker: waker.clone() });
             ticket.0 = Some(new);
             self.count.store(list.entries.len(), Ordering::Relaxed);
         }
@@ -120,21 +111,14 @@ impl WaitList {
         self.count.store(0, Ordering::Relaxed);
         drop(list);
         let count = entries.len();
-        entries
-            .into_iter()
-            .rev()
-            .for_each(|entry| entry.waker.wake());
+        entries.into_iter().rev().for_each(|entry| entry.waker.wake());
         count
     }
 
     /// A future that is ready as soon as `look` finds something. `look` is called at every poll; whatever
     /// makes it succeed must be followed by a notification.
     pub fn until<T, F: FnMut() -> Option<T> + Unpin>(&self, look: F) -> Until<'_, F> {
-        Until {
-            list: self,
-            ticket: Ticket::new(),
-            look,
-        }
+        Until { list: self, ticket: Ticket::new(), look }
     }
 
     #[cold]
@@ -149,18 +133,14 @@ impl WaitList {
     fn lock(&self) -> impl core::ops::DerefMut<Target = List> + '_ {
         // No foreign code that could panic runs under the lock but a waker's clone, and the list is whole
         // at that point.
-        self.list
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.list.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl List {
     /// Place of the entry with this ticket; the latest are looked at first.
     fn find(&self, ticket: u64) -> Option<usize> {
-        self.entries
-            .iter()
-            .rposition(|entry| entry.ticket == ticket)
+        self.entries.iter().rposition(|entry| entry.ticket == ticket)
     }
 }
 
