@@ -1,0 +1,318 @@
+//! What both backends share: the operations in flight, the blocks, and receiving by plain calls.
+
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::event::{Datagrams, Events, SocketError, What};
+use crate::handle::Shared;
+use crate::op::{OpId, Source, Token};
+use crate::pool::Pool;
+use crate::slab::Slab;
+use crate::sys::socket::{self, SendScratch};
+use crate::train::Train;
+
+/// Entries taken off an error queue in one go at most.
+const ERRORS_AT_ONCE: usize = 64;
+/// Reported errors that wait for the next wait at most; more are counted and dropped.
+const STASH: usize = 256;
+/// Failures of a stream in a row, with nothing in between, before it is given up.
+const FAILURES_IN_ROW: u32 = 64;
+
+/// Counters of a queue; all count from its start.
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    /// Waits that found something without sleeping.
+    pub immediate: u64,
+    /// Waits that slept.
+    pub sleeps: u64,
+    /// Times looking before sleeping paid off.
+    pub spins_paid: u64,
+    /// Times looking before sleeping was in vain.
+    pub spins_vain: u64,
+    /// Times the thread was descheduled while looking.
+    pub preempted: u64,
+    /// Datagrams or trains received by the ring.
+    pub ring_receives: u64,
+    /// Datagrams or trains received by plain calls.
+    pub direct_receives: u64,
+    /// Datagrams longer than a block.
+    pub truncated: u64,
+    /// Streams re-armed after an ordinary end.
+    pub rearmed: u64,
+    /// Streams stopped because no block was free, each re-armed when blocks came back.
+    pub no_buffers: u64,
+    /// Streams re-armed after a completion queue overflow, or overflows seen.
+    pub overflows: u64,
+    /// Streams re-armed after an error of the socket.
+    pub socket_errors: u64,
+    /// Reports taken off error queues.
+    pub reports: u64,
+    /// Reports dropped because too many were waiting.
+    pub reports_lost: u64,
+    /// Completions of operations that were gone, or with blocks that were not the kernel's.
+    pub stale: u64,
+    /// Sends that had to wait for room.
+    pub sends_queued: u64,
+    /// Calls into the ring.
+    pub enters: u64,
+}
+
+/// An operation in flight.
+#[derive(Debug)]
+pub(crate) enum InFlight {
+    Recv(Recv),
+    Send(Send),
+}
+
+#[derive(Debug)]
+pub(crate) struct Recv {
+    pub(crate) source: Source,
+    /// Name and control room for multishot receives; read by the kernel, hence boxed.
+    pub(crate) template: Box<libc::msghdr>,
+    /// The kernel knows of it.
+    pub(crate) in_kernel: bool,
+    pub(crate) cancelled: bool,
+    /// epoll: may have something to read.
+    pub(crate) ready: bool,
+    pub(crate) failures: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Send {
+    pub(crate) source: Source,
+    pub(crate) train: Box<Train>,
+    /// The kernel reads the train.
+    pub(crate) in_kernel: bool,
+    pub(crate) cancelled: bool,
+    pub(crate) failures: u32,
+}
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) ops: Slab<InFlight>,
+    /// Receive operations, in the order of submission.
+    pub(crate) streams: Vec<OpId>,
+    /// Sends waiting for room, over all sources.
+    pub(crate) sends_waiting: usize,
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) stats: Stats,
+    pub(crate) max_events: usize,
+    /// Reports found while sending, delivered by the next wait.
+    stash: VecDeque<(OpId, SocketError)>,
+    scratch: SendScratch,
+}
+
+/// How a round of plain receives ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drained {
+    /// Nothing is left for now.
+    Empty,
+    /// The limit was reached, or no block was free: look again.
+    More,
+    /// The stream is over.
+    Ended,
+}
+
+impl Core {
+    pub(crate) fn new(max_ops: u32, max_events: usize, pool: Rc<Pool>, shared: Arc<Shared>) -> Core {
+        Core {
+            ops: Slab::new(max_ops),
+            streams: Vec::new(),
+            sends_waiting: 0,
+            pool,
+            shared,
+            stats: Stats::default(),
+            max_events: max_events.max(1),
+            stash: VecDeque::new(),
+            scratch: SendScratch::default(),
+        }
+    }
+
+    pub(crate) fn recv(&mut self, id: OpId) -> Option<(Token, &mut Recv)> {
+        match self.ops.entry(id)? {
+            (token, InFlight::Recv(recv)) => Some((token, recv)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn send(&mut self, id: OpId) -> Option<(Token, &mut Send)> {
+        match self.ops.entry(id)? {
+            (token, InFlight::Send(send)) => Some((token, send)),
+            _ => None,
+        }
+    }
+
+    /// The receive operation on a source.
+    pub(crate) fn stream_of(&mut self, source: &Source) -> Option<OpId> {
+        let Core { ops, streams, .. } = self;
+        streams.iter().copied().find(|id| match ops.entry(*id) {
+            Some((_, InFlight::Recv(recv))) => recv.source.is(source),
+            _ => false,
+        })
+    }
+
+    /// Ends a stream with its last event.
+    pub(crate) fn end_stream(&mut self, id: OpId, what: What, out: &mut Events) {
+        self.streams.retain(|s| *s != id);
+        if let Some((token, _)) = self.ops.remove(id) {
+            out.push(token, id, true, what);
+        }
+    }
+
+    /// Ends the send `id`, which the kernel does not hold, with its last event.
+    pub(crate) fn end_send(&mut self, id: OpId, result: SendEnd, out: &mut Events) {
+        let Some((token, InFlight::Send(send))) = self.ops.remove(id) else { return };
+        send.source.0.sends.borrow_mut().retain(|s| *s != id);
+        self.sends_waiting -= 1;
+        let what = match result {
+            SendEnd::Sent => What::Sent(send.train),
+            SendEnd::Failed(e) => What::SendFailed(e, send.train),
+            SendEnd::Cancelled => What::Cancelled(Some(send.train)),
+        };
+        out.push(token, id, true, what);
+    }
+
+    /// Marks every operation as cancelled.
+    pub(crate) fn cancel_all(&mut self) {
+        for op in self.ops.values() {
+            match op {
+                InFlight::Recv(recv) => recv.cancelled = true,
+                InFlight::Send(send) => send.cancelled = true,
+            }
+        }
+    }
+
+    /// Receives by plain calls on one stream, `limit` times at most.
+    pub(crate) fn receive_direct(&mut self, id: OpId, limit: usize, out: &mut Events) -> Drained {
+        for _ in 0..limit {
+            let Some((token, recv)) = self.recv(id) else { return Drained::Ended };
+            let fd = recv.source.raw();
+            let Some(block) = self.pool.take() else { return Drained::More };
+            match socket::receive(fd, &self.pool, block) {
+                Ok(arrived) => {
+                    let Some(buf) = self.pool.lease(block, 0, arrived.len) else { return Drained::More };
+                    self.stats.direct_receives += 1;
+                    self.stats.truncated += u64::from(arrived.truncated);
+                    let dgrams = Datagrams {
+                        from: arrived.from,
+                        buf,
+                        segment: arrived.segment,
+                        truncated: arrived.truncated,
+                    };
+                    out.push(token, id, false, What::Dgrams(dgrams));
+                    if let Some((_, recv)) = self.recv(id) {
+                        recv.failures = 0;
+                    }
+                }
+                Err(e) => {
+                    self.pool.put_back(block);
+                    match e.kind() {
+                        io::ErrorKind::WouldBlock => return Drained::Empty,
+                        io::ErrorKind::Interrupted => {}
+                        _ if self.stream_error(id, e, out) => {}
+                        _ => return Drained::Ended,
+                    }
+                }
+            }
+        }
+        Drained::More
+    }
+
+    /// A receive failed: collects what the network reported. False if the stream must end, which
+    /// has then been done unless the kernel still holds it.
+    pub(crate) fn stream_error(&mut self, id: OpId, error: io::Error, out: &mut Events) -> bool {
+        self.stats.socket_errors += 1;
+        let found = self.drain_errors(id, out);
+        let Some((_, recv)) = self.recv(id) else { return false };
+        // An error without a report is normal too: a send may have collected the report before.
+        recv.failures = if found > 0 { 0 } else { recv.failures + 1 };
+        if recv.failures < FAILURES_IN_ROW || recv.in_kernel {
+            return true;
+        }
+        self.end_stream(id, What::Failed(error), out);
+        false
+    }
+
+    fn drain_errors(&mut self, id: OpId, out: &mut Events) -> usize {
+        let Some((token, recv)) = self.recv(id) else { return 0 };
+        let fd = recv.source.raw();
+        let mut found = 0;
+        while found < ERRORS_AT_ONCE {
+            let Ok(Some(report)) = socket::receive_error(fd) else { break };
+            found += 1;
+            if let Some(report) = report {
+                out.push(token, id, false, What::Error(report));
+            }
+        }
+        self.stats.reports += found as u64;
+        found
+    }
+
+    /// Takes reports off a source's error queue and keeps them for the next wait.
+    pub(crate) fn stash_errors(&mut self, source: &Source) -> usize {
+        let stream = self.stream_of(source);
+        let mut found = 0;
+        while found < ERRORS_AT_ONCE {
+            let Ok(Some(report)) = socket::receive_error(source.raw()) else { break };
+            found += 1;
+            match (stream, report) {
+                (Some(id), Some(report)) if self.stash.len() < STASH => self.stash.push_back((id, report)),
+                _ => self.stats.reports_lost += 1,
+            }
+        }
+        self.stats.reports += found as u64;
+        found
+    }
+
+    /// Delivers kept reports.
+    pub(crate) fn unstash(&mut self, out: &mut Events) {
+        while let Some((id, report)) = self.stash.pop_front() {
+            if let Some((token, _)) = self.recv(id) {
+                out.push(token, id, false, What::Error(report));
+            }
+        }
+    }
+
+    /// Sends as many trains as the socket takes; an error is that of the first train.
+    pub(crate) fn send_direct(&mut self, source: &Source, trains: &mut [Box<Train>]) -> io::Result<usize> {
+        // An error reported for an earlier datagram fails the next call on the socket once.
+        let mut tries = 0;
+        loop {
+            let result = match &mut *trains {
+                [] => return Ok(0),
+                [one] => socket::send(source.raw(), one).map(|()| 1),
+                many => socket::send_many(source.raw(), many, &mut self.scratch),
+            };
+            let error = match result {
+                Ok(sent) => return Ok(sent),
+                Err(error) => error,
+            };
+            tries += 1;
+            match error.kind() {
+                io::ErrorKind::WouldBlock => return Ok(0),
+                io::ErrorKind::Interrupted => {}
+                _ if tries <= 4 && self.stash_errors(source) > 0 && !is_own_fault(&error) => {}
+                _ => return Err(error),
+            }
+        }
+    }
+}
+
+/// The error concerns the very datagram being sent, not an earlier one.
+pub(crate) fn is_own_fault(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMSGSIZE | libc::EINVAL | libc::EIO | libc::EPERM | libc::EACCES)
+    )
+}
+
+/// How a queued send ended.
+#[derive(Debug)]
+pub(crate) enum SendEnd {
+    Sent,
+    Failed(io::Error),
+    Cancelled,
+}

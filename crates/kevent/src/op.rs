@@ -1,0 +1,159 @@
+//! Operations, their identity, and the ways they can be refused.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+use crate::caps::Attempt;
+use crate::queue::Queue;
+use crate::train::Train;
+
+/// The caller's own data, returned untouched with each event of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Token(pub u64);
+
+/// Names one accepted operation; a later operation in the same place has another generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OpId {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+/// A socket the queue has adopted. Clones name the same socket; it is closed when the last clone
+/// and the last operation on it are gone.
+#[derive(Debug, Clone)]
+pub struct Source(pub(crate) Rc<SourceInner>);
+
+#[derive(Debug)]
+pub(crate) struct SourceInner {
+    pub(crate) fd: OwnedFd,
+    /// Names the source in the kernel's readiness reports.
+    pub(crate) key: u64,
+    /// Sends waiting for room, oldest first; only the first is known to the kernel.
+    pub(crate) sends: RefCell<VecDeque<OpId>>,
+}
+
+impl Source {
+    pub(crate) fn raw(&self) -> RawFd {
+        self.0.fd.as_raw_fd()
+    }
+
+    /// The oldest send waiting for room.
+    pub(crate) fn first_send(&self) -> Option<OpId> {
+        self.0.sends.borrow().front().copied()
+    }
+
+    pub(crate) fn is(&self, other: &Source) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// Receives datagrams until cancelled: events [`What::Dgrams`](crate::What::Dgrams), and
+/// [`What::Error`](crate::What::Error) for errors the network reported about earlier sends.
+#[derive(Debug, Clone)]
+pub struct RecvMsg {
+    /// The socket; one receive operation at a time.
+    pub source: Source,
+}
+
+/// Sends one train when the socket has room: event [`What::Sent`](crate::What::Sent). Trains of
+/// one source leave in the order of submission.
+#[derive(Debug)]
+pub struct SendMsg {
+    /// The socket.
+    pub source: Source,
+    /// What to send; comes back with the event.
+    pub train: Box<Train>,
+}
+
+/// An operation that can be submitted.
+pub trait Op: sealed::Sealed + Sized {
+    /// Used by [`Queue::submit`].
+    #[doc(hidden)]
+    fn start(self, queue: &mut Queue, token: Token) -> Result<OpId, Rejected<Self>>;
+}
+
+pub(crate) mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::RecvMsg {}
+    impl Sealed for super::SendMsg {}
+}
+
+/// A refused operation, given back with everything it owns.
+#[derive(Debug)]
+pub struct Rejected<O> {
+    /// The operation, as it was.
+    pub op: O,
+    /// Why.
+    pub why: Refusal,
+}
+
+/// Why an operation was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// As many operations as the queue allows are in flight.
+    #[error("too many operations in flight")]
+    Full,
+    /// The operation makes no sense: an empty train, a second receive on one socket.
+    #[error("operation is not valid here")]
+    Invalid,
+    /// The queue was moved to a child process by fork.
+    #[error("queue belongs to the parent process")]
+    Forked,
+}
+
+/// What became of a request to cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancel {
+    /// Requested; the operation ends with its own last event, cancelled or complete.
+    Requested,
+    /// There is no such operation (any more).
+    AlreadyDone,
+}
+
+/// A queue could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("no backend can be used: {}", list(attempts))]
+pub struct SetupError {
+    /// Every backend tried, with the reason.
+    pub attempts: Vec<Attempt>,
+}
+
+fn list(attempts: &[Attempt]) -> String {
+    attempts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// A descriptor could not be adopted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdoptError {
+    /// Only datagram sockets are supported.
+    #[error("not a datagram socket")]
+    NotDatagram,
+    /// The system refused.
+    #[error(transparent)]
+    Os(#[from] std::io::Error),
+}
+
+/// A wait failed; the queue stays usable unless it was forked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// The queue was moved to a child process by fork.
+    #[error("queue belongs to the parent process")]
+    Forked,
+    /// The system refused to wait.
+    #[error(transparent)]
+    Os(#[from] std::io::Error),
+}
+
+impl From<WaitError> for std::io::Error {
+    fn from(e: WaitError) -> std::io::Error {
+        match e {
+            WaitError::Os(e) => e,
+            WaitError::Forked => std::io::Error::other(e),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Blocks that datagrams are received into, and the leases on them.
+//!
+//! A block is owned by exactly one of: the kernel (provided to the ring, or the operand of a plain
+//! call), the pool's free list, or one [`RecvBuf`]. The first `provided` blocks circulate through
+//! the ring of io_uring; the others serve plain calls, last used first so that they stay in cache.
+//! Leases keep the memory alive, so they may outlive the queue.
+
+use std::cell::RefCell;
+use std::io;
+use std::ops::Deref;
+use std::rc::Rc;
+
+use crate::sys::cmsg::RECV_ROOM;
+use crate::sys::region::Region;
+
+/// Largest train: what fits in an IP packet.
+pub(crate) const PAYLOAD: usize = 65536;
+/// Distance of blocks: payload, and room for the header multishot `recvmsg` writes before it.
+pub(crate) const STRIDE: usize = PAYLOAD + 4096;
+/// Room for a sender's address in that header.
+pub(crate) const NAME_ROOM: usize = 32;
+/// Bytes before the payload that multishot `recvmsg` uses: its own header, name, control data.
+pub(crate) const MULTISHOT_HEAD: usize = 16 + NAME_ROOM + RECV_ROOM;
+
+const _: () = assert!(MULTISHOT_HEAD < STRIDE - PAYLOAD && MULTISHOT_HEAD.is_multiple_of(64));
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    /// The kernel may write to it at any time.
+    Kernel,
+    /// On a list of the pool.
+    Pool,
+    /// Leased out.
+    Lease,
+}
+
+#[derive(Debug)]
+struct Lists {
+    owner: Vec<Owner>,
+    /// Blocks for plain calls.
+    free: Vec<u16>,
+    /// Blocks on their way back to the ring.
+    returned: Vec<u16>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Pool {
+    region: Region,
+    provided: u16,
+    lists: RefCell<Lists>,
+}
+
+impl Pool {
+    pub(crate) fn new(provided: u16, direct: u16) -> io::Result<Rc<Pool>> {
+        let total = provided.checked_add(direct).ok_or(io::ErrorKind::InvalidInput)?;
+        let region = Region::new(usize::from(total) * STRIDE)?;
+        let lists = Lists {
+            owner: vec![Owner::Pool; usize::from(total)],
+            free: (provided..total).rev().collect(),
+            returned: (0..provided).collect(),
+        };
+        Ok(Rc::new(Pool { region, provided, lists: RefCell::new(lists) }))
+    }
+
+    pub(crate) fn provided(&self) -> u16 {
+        self.provided
+    }
+
+    /// Address of a block, for the kernel.
+    pub(crate) fn address(&self, block: u16) -> *mut u8 {
+        self.region.at(usize::from(block) * STRIDE)
+    }
+
+    /// A block for a plain call, which owns it until [`Pool::lease`] or [`Pool::put_back`].
+    pub(crate) fn take(&self) -> Option<u16> {
+        let mut lists = self.lists.borrow_mut();
+        let block = lists.free.pop()?;
+        lists.owner[usize::from(block)] = Owner::Kernel;
+        Some(block)
+    }
+
+    pub(crate) fn has_free(&self) -> bool {
+        !self.lists.borrow().free.is_empty()
+    }
+
+    pub(crate) fn put_back(&self, block: u16) {
+        let mut lists = self.lists.borrow_mut();
+        let owner = &mut lists.owner[usize::from(block)];
+        debug_assert!(*owner != Owner::Pool, "block {block} returned twice");
+        if *owner == Owner::Pool {
+            return;
+        }
+        *owner = Owner::Pool;
+        if block < self.provided { lists.returned.push(block) } else { lists.free.push(block) }
+    }
+
+    /// Number of blocks waiting to go back to the ring.
+    pub(crate) fn returned(&self) -> usize {
+        self.lists.borrow().returned.len()
+    }
+
+    /// Hands every returned block to the kernel through `provide`.
+    pub(crate) fn provide(&self, mut provide: impl FnMut(u16)) {
+        let mut lists = self.lists.borrow_mut();
+        let Lists { owner, returned, .. } = &mut *lists;
+        for block in returned.drain(..) {
+            owner[usize::from(block)] = Owner::Kernel;
+            provide(block);
+        }
+    }
+
+    /// The kernel is done with `block` and wrote `range` of it. `None` if the kernel did not own
+    /// it or the range does not fit: then nothing changes hands.
+    pub(crate) fn lease(self: &Rc<Pool>, block: u16, start: usize, len: usize) -> Option<RecvBuf> {
+        let mut lists = self.lists.borrow_mut();
+        let owner = lists.owner.get_mut(usize::from(block))?;
+        if *owner != Owner::Kernel || start.checked_add(len)? > STRIDE {
+            return None;
+        }
+        *owner = Owner::Lease;
+        drop(lists);
+        Some(RecvBuf { pool: self.clone(), block, start: start as u32, len: len as u32 })
+    }
+}
+
+/// Bytes received, in a block leased from the queue's pool; dropping it gives the block back.
+#[derive(Debug)]
+pub struct RecvBuf {
+    pool: Rc<Pool>,
+    block: u16,
+    start: u32,
+    len: u32,
+}
+
+impl RecvBuf {
+    /// The same lease, showing less of the block.
+    pub(crate) fn narrow(mut self, start: usize, len: usize) -> RecvBuf {
+        assert!(start + len <= self.len as usize, "a lease cannot grow");
+        self.start += start as u32;
+        self.len = len as u32;
+        self
+    }
+}
+
+impl Deref for RecvBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let start = self.pool.address(self.block).wrapping_add(self.start as usize);
+        crate::sys::region::bytes(&self.pool.region, start, self.len as usize)
+    }
+}
+
+impl Drop for RecvBuf {
+    fn drop(&mut self) {
+        self.pool.put_back(self.block);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lease__only_of_blocks_the_kernel_owns() {
+        let pool = Pool::new(2, 1).unwrap();
+        assert!(pool.lease(0, 0, 1).is_none(), "still in the pool");
+        assert!(pool.lease(9, 0, 1).is_none(), "no such block");
+        let mut given = Vec::new();
+        pool.provide(|b| given.push(b));
+        assert_eq!(given, [0, 1]);
+        assert!(pool.lease(0, 1, STRIDE).is_none(), "too long");
+        let a = pool.lease(0, 8, 16).unwrap();
+        assert!(pool.lease(0, 8, 16).is_none(), "leased already");
+        assert_eq!(&*a, &[0; 16]);
+        drop(a);
+        assert_eq!(pool.returned(), 1);
+    }
+
+    #[test]
+    fn take__reuses_the_last_block() {
+        let pool = Pool::new(0, 2).unwrap();
+        let a = pool.take().unwrap();
+        pool.put_back(a);
+        assert_eq!(pool.take(), Some(a));
+        assert!(pool.take().is_some() && pool.take().is_none());
+    }
+
+    #[test]
+    fn lease__outlives_the_queues_share() {
+        let pool = Pool::new(0, 1).unwrap();
+        let block = pool.take().unwrap();
+        let lease = pool.lease(block, 0, 4).unwrap().narrow(1, 2);
+        drop(pool);
+        assert_eq!(lease.len(), 2);
+    }
+}

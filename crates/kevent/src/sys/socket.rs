@@ -1,0 +1,167 @@
+//! Datagram sockets: options, and sends and receives that never wait.
+
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use crate::event::SocketError;
+use crate::pool::{PAYLOAD, Pool};
+use crate::sys::addr::{ADDR_LEN, decode, encode, unspecified};
+use crate::sys::cmsg::{RECV_ROOM, gro_segment, socket_error};
+use crate::sys::{check, check_size, own};
+use crate::train::Train;
+
+/// A message header that points nowhere.
+pub(crate) fn empty_message() -> libc::msghdr {
+    // SAFETY: all fields are integers or pointers, for which zero is a value.
+    unsafe { mem::zeroed() }
+}
+
+pub(crate) fn udp_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
+    let family = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: no pointers are passed.
+    check(unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }).map(own)
+}
+
+/// Two connected datagram sockets without addresses.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    // SAFETY: `fds` has room for the two numbers.
+    check(unsafe {
+        libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0, fds.as_mut_ptr())
+    })?;
+    Ok((own(fds[0]), own(fds[1])))
+}
+
+pub(crate) fn bind(fd: &OwnedFd, addr: &SocketAddr) -> io::Result<()> {
+    let mut bytes = [0; ADDR_LEN];
+    let len = encode(addr, &mut bytes);
+    // SAFETY: `bytes` holds `len` readable bytes; the kernel copies them.
+    check(unsafe { libc::bind(fd.as_raw_fd(), bytes.as_ptr().cast(), len as u32) }).map(drop)
+}
+
+pub(crate) fn connect(fd: &OwnedFd, addr: &SocketAddr) -> io::Result<()> {
+    let mut bytes = [0; ADDR_LEN];
+    let len = encode(addr, &mut bytes);
+    // SAFETY: `bytes` holds `len` readable bytes; the kernel copies them.
+    check(unsafe { libc::connect(fd.as_raw_fd(), bytes.as_ptr().cast(), len as u32) }).map(drop)
+}
+
+pub(crate) fn local_addr(fd: &OwnedFd) -> io::Result<SocketAddr> {
+    let mut bytes = [0u8; ADDR_LEN];
+    let mut len = ADDR_LEN as u32;
+    // SAFETY: `bytes` has room for `len` bytes.
+    check(unsafe { libc::getsockname(fd.as_raw_fd(), bytes.as_mut_ptr().cast(), &raw mut len) })?;
+    decode(&bytes).ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+/// Sets an option whose value is an int.
+pub(crate) fn set(fd: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let len = size_of::<i32>() as u32;
+    // SAFETY: `value` is four readable bytes.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len) }).map(drop)
+}
+
+/// Reads an option whose value is an int.
+pub(crate) fn get(fd: &OwnedFd, level: i32, name: i32) -> io::Result<i32> {
+    let mut value = 0i32;
+    let mut len = size_of::<i32>() as u32;
+    // SAFETY: `value` has room for `len` bytes.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len) })?;
+    Ok(value)
+}
+
+/// What one receive call brought.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) len: usize,
+    pub(crate) from: SocketAddr,
+    pub(crate) segment: u32,
+    pub(crate) truncated: bool,
+}
+
+/// Receives one datagram or train into `block` of `pool`, which the caller has taken.
+pub(crate) fn receive(fd: RawFd, pool: &Pool, block: u16) -> io::Result<Arrived> {
+    let mut name = [0u8; ADDR_LEN];
+    let mut control = [0u8; RECV_ROOM];
+    let mut slice = libc::iovec { iov_base: pool.address(block).cast(), iov_len: PAYLOAD };
+    let mut message = empty_message();
+    message.msg_name = name.as_mut_ptr().cast();
+    message.msg_namelen = ADDR_LEN as u32;
+    message.msg_iov = &raw mut slice;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = RECV_ROOM;
+    // SAFETY: name, control and slice live in this frame; the block is mapped, `PAYLOAD` bytes
+    // long, and taken from the pool, so nobody else reads or writes it.
+    let len = check_size(unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT) })?;
+    Ok(Arrived {
+        len: len.min(PAYLOAD),
+        from: decode(&name[..(message.msg_namelen as usize).min(ADDR_LEN)]).unwrap_or(unspecified()),
+        segment: gro_segment(&control[..message.msg_controllen.min(RECV_ROOM)]),
+        truncated: message.msg_flags & libc::MSG_TRUNC != 0,
+    })
+}
+
+/// Takes one entry off the error queue: `Ok(None)` when it is empty, `Ok(Some(None))` for an entry
+/// that says nothing of use.
+pub(crate) fn receive_error(fd: RawFd) -> io::Result<Option<Option<SocketError>>> {
+    let mut name = [0u8; ADDR_LEN];
+    let mut control = [0u8; 256];
+    let mut message = empty_message();
+    message.msg_name = name.as_mut_ptr().cast();
+    message.msg_namelen = ADDR_LEN as u32;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = control.len();
+    // SAFETY: name and control live in this frame; no payload is asked for.
+    let result = unsafe { libc::recvmsg(fd, &raw mut message, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
+    match check_size(result) {
+        Ok(_) => {
+            let name = &name[..(message.msg_namelen as usize).min(ADDR_LEN)];
+            Ok(Some(socket_error(name, &control[..message.msg_controllen.min(control.len())])))
+        }
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Sends one train if the socket has room.
+pub(crate) fn send(fd: RawFd, train: &mut Train) -> io::Result<()> {
+    let message = train.seal();
+    // SAFETY: `seal` returns a header whose pointers lead to memory owned by `train`, which is
+    // borrowed for the call.
+    check_size(unsafe { libc::sendmsg(fd, message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) }).map(drop)
+}
+
+/// Message headers for one call that sends many trains; kept to reuse the memory.
+#[derive(Default)]
+pub(crate) struct SendScratch {
+    headers: Vec<libc::mmsghdr>,
+}
+
+/// Sends trains in order with one call; returns how many left, which is less than given when the
+/// next one met an error or a full socket. An error is returned only if the first one met it.
+pub(crate) fn send_many(
+    fd: RawFd,
+    trains: &mut [Box<Train>],
+    scratch: &mut SendScratch,
+) -> io::Result<usize> {
+    scratch.headers.clear();
+    for train in trains.iter_mut() {
+        let header = train.seal();
+        // SAFETY: `seal` returns a pointer to the header inside the train.
+        let msg_hdr = unsafe { *header };
+        scratch.headers.push(libc::mmsghdr { msg_hdr, msg_len: 0 });
+    }
+    let count = scratch.headers.len() as u32;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: each header's pointers lead to memory owned by its train, borrowed for the call.
+    check(unsafe { libc::sendmmsg(fd, scratch.headers.as_mut_ptr(), count, flags as _) }).map(|n| n as usize)
+}
+
+impl std::fmt::Debug for SendScratch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SendScratch").field("room", &self.headers.capacity()).finish()
+    }
+}

@@ -1,0 +1,235 @@
+//! A train: datagrams of equal size for one destination, sent by one call.
+//!
+//! Headers and short payloads lie side by side in the train's own staging memory; long payloads
+//! stay where they are and are only referred to. The train keeps them alive, so whoever owns it
+//! (the caller, or the queue while a send is in flight) owns all memory the kernel reads.
+
+use std::net::SocketAddr;
+
+use peyk_sockbuf::Payload;
+
+use crate::sys::addr::{ADDR_LEN, encode, unspecified};
+use crate::sys::cmsg::Control;
+use crate::sys::socket::empty_message;
+
+/// Longest payload copied beside its header. Below this a copy costs less than a scattered read.
+const COPY_MAX: usize = 512;
+/// Datagrams in one train at most; a limit of the kernel.
+pub(crate) const MAX_SEGMENTS: usize = 64;
+/// Bytes in one train at most: an IPv4 packet without its headers.
+pub(crate) const MAX_BYTES: usize = 65507;
+/// Slices in one train at most; a limit of the kernel.
+const MAX_SLICES: usize = 1024;
+
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// The next so many bytes of the staging memory.
+    Staged(usize),
+    /// The next kept payload.
+    Kept,
+}
+
+/// Datagrams of equal size (the last may be shorter) to one destination with one traffic class.
+#[derive(Debug)]
+pub struct Train {
+    to: SocketAddr,
+    class: u8,
+    segment: usize,
+    packets: usize,
+    bytes: usize,
+    slices: usize,
+    /// A datagram shorter than the others has been added: nothing may follow it.
+    closed: bool,
+    staging: Vec<u8>,
+    parts: Vec<Part>,
+    kept: Vec<Payload>,
+    // What the kernel reads; filled by `seal`.
+    address: [u8; ADDR_LEN],
+    control: Control,
+    slices_out: Vec<libc::iovec>,
+    message: libc::msghdr,
+}
+
+impl Train {
+    /// An empty train.
+    pub fn new() -> Box<Train> {
+        Box::new(Train {
+            to: unspecified(),
+            class: 0,
+            segment: 0,
+            packets: 0,
+            bytes: 0,
+            slices: 0,
+            closed: false,
+            staging: Vec::new(),
+            parts: Vec::new(),
+            kept: Vec::new(),
+            address: [0; ADDR_LEN],
+            control: Control::new(),
+            slices_out: Vec::new(),
+            message: empty_message(),
+        })
+    }
+
+    /// Forgets all datagrams (keeping the memory) and sets destination and traffic class (the byte
+    /// IP calls type of service).
+    pub fn start(&mut self, to: SocketAddr, class: u8) {
+        self.to = to;
+        self.class = class;
+        self.segment = 0;
+        self.packets = 0;
+        self.bytes = 0;
+        self.slices = 0;
+        self.closed = false;
+        self.staging.clear();
+        self.parts.clear();
+        self.kept.clear();
+    }
+
+    /// Whether a datagram of `len` bytes in at most `slices` slices may be added.
+    pub fn fits(&self, len: usize, slices: usize) -> bool {
+        if self.packets == 0 {
+            return true;
+        }
+        !self.closed
+            && len <= self.segment
+            && len > 0
+            && self.packets < MAX_SEGMENTS
+            && self.bytes + len <= MAX_BYTES
+            && self.slices + slices < MAX_SLICES
+    }
+
+    /// Adds one datagram: `header` is copied, `payload` is copied if short and kept otherwise.
+    /// False (and no change) if it does not fit.
+    pub fn push(&mut self, header: &[u8], payload: Payload) -> bool {
+        let len = header.len() + payload.len();
+        let copied = payload.len() <= COPY_MAX;
+        let slices = if copied { 1 } else { 1 + payload.chunks().count() };
+        if !self.fits(len, slices) {
+            return false;
+        }
+        self.stage(header);
+        if copied {
+            payload.chunks().for_each(|chunk| self.stage(chunk));
+        } else {
+            self.parts.push(Part::Kept);
+            self.kept.push(payload);
+        }
+        if self.packets == 0 {
+            self.segment = len;
+        }
+        self.closed = len < self.segment;
+        self.packets += 1;
+        self.bytes += len;
+        self.slices += slices;
+        true
+    }
+
+    fn stage(&mut self, bytes: &[u8]) {
+        self.staging.extend_from_slice(bytes);
+        match self.parts.last_mut() {
+            Some(Part::Staged(len)) => *len += bytes.len(),
+            _ => self.parts.push(Part::Staged(bytes.len())),
+        }
+    }
+
+    /// Where it goes.
+    pub fn to(&self) -> SocketAddr {
+        self.to
+    }
+
+    /// The traffic class.
+    pub fn class(&self) -> u8 {
+        self.class
+    }
+
+    /// Number of datagrams.
+    pub fn packets(&self) -> usize {
+        self.packets
+    }
+
+    /// Bytes of all datagrams together.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Size of all datagrams but the last.
+    pub fn segment(&self) -> usize {
+        self.segment
+    }
+
+    /// Takes the datagrams apart into trains of one, for kernels or routes that refuse trains.
+    pub fn split(&self) -> impl Iterator<Item = Box<Train>> + '_ {
+        let mut all = Vec::with_capacity(self.bytes);
+        let (mut staged, mut kept) = (&self.staging[..], self.kept.iter());
+        for part in &self.parts {
+            match part {
+                Part::Staged(len) => {
+                    let (head, rest) = staged.split_at(*len);
+                    all.extend_from_slice(head);
+                    staged = rest;
+                }
+                Part::Kept => {
+                    kept.next().into_iter().flat_map(Payload::chunks).for_each(|c| all.extend_from_slice(c))
+                }
+            }
+        }
+        let segment = self.segment.max(1);
+        (0..self.packets).map(move |i| {
+            let mut one = Train::new();
+            one.start(self.to, self.class);
+            let end = all.len().min((i + 1) * segment);
+            one.push(&all[(i * segment).min(end)..end], Payload::from(&b""[..]));
+            one
+        })
+    }
+
+    /// Writes the message header the kernel reads and returns its address. Everything it points to
+    /// is owned by this train and does not move until the next `start` or `push`.
+    pub(crate) fn seal(&mut self) -> *const libc::msghdr {
+        self.gather();
+        self.control.clear();
+        match self.to {
+            SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none() => {
+                self.control.traffic_class(self.class)
+            }
+            _ => self.control.tos(self.class),
+        }
+        if self.packets > 1 {
+            self.control.segment(self.segment as u16);
+        }
+        let named = self.to != unspecified();
+        let length = if named { encode(&self.to, &mut self.address) } else { 0 };
+        self.message = empty_message();
+        if named {
+            self.message.msg_name = self.address.as_mut_ptr().cast();
+            self.message.msg_namelen = length as u32;
+            self.message.msg_control = self.control.bytes.as_mut_ptr().cast();
+            self.message.msg_controllen = self.control.len;
+        }
+        self.message.msg_iov = self.slices_out.as_mut_ptr();
+        self.message.msg_iovlen = self.slices_out.len();
+        &raw const self.message
+    }
+
+    fn gather(&mut self) {
+        self.slices_out.clear();
+        let (mut at, mut kept) = (0, self.kept.iter());
+        for part in &self.parts {
+            match *part {
+                Part::Staged(len) => {
+                    self.slices_out.push(slice(&self.staging[at..at + len]));
+                    at += len;
+                }
+                Part::Kept => {
+                    let chunks = kept.next().into_iter().flat_map(Payload::chunks);
+                    self.slices_out.extend(chunks.map(slice));
+                }
+            }
+        }
+    }
+}
+
+fn slice(bytes: &[u8]) -> libc::iovec {
+    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
+}

@@ -1,0 +1,143 @@
+//! UDP sockets with the options message protocols want.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use crate::sys::socket;
+
+/// How a UDP socket is set up.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Bytes of receive memory asked for; the kernel counts its own overhead against it.
+    pub recv_buffer: u32,
+    /// Bytes of send memory asked for.
+    pub send_buffer: u32,
+    /// Join arriving datagrams of equal size to trains.
+    pub gro: bool,
+    /// Report what the network says about datagrams sent (ICMP).
+    pub errors: bool,
+    /// Let other sockets bind the same address.
+    pub reuse_port: bool,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { recv_buffer: 8 << 20, send_buffer: 4 << 20, gro: true, errors: true, reuse_port: false }
+    }
+}
+
+/// A bound UDP socket and what was obtained.
+#[derive(Debug)]
+pub struct Bound {
+    /// The socket.
+    pub fd: OwnedFd,
+    /// The address it is bound to.
+    pub local: SocketAddr,
+    /// The kernel cuts trains into datagrams (`UDP_SEGMENT`).
+    pub gso: bool,
+    /// Arriving datagrams are joined to trains (`UDP_GRO`).
+    pub gro: bool,
+    /// Bytes of receive memory, overhead included.
+    pub recv_buffer: u32,
+    /// Bytes of send memory, overhead included.
+    pub send_buffer: u32,
+}
+
+/// Binds a UDP socket. An unspecified IPv6 address takes IPv4 as well (as mapped addresses).
+///
+/// # Errors
+/// Those of `socket` and `bind`. Options the kernel lacks are no error: see [`Bound`].
+pub fn bind(addr: SocketAddr, options: &Options) -> io::Result<Bound> {
+    let fd = socket::udp_socket(&addr)?;
+    if let SocketAddr::V6(v6) = addr {
+        let only = i32::from(!v6.ip().is_unspecified());
+        socket::set(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only)?;
+    }
+    if options.reuse_port {
+        socket::set(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
+    let recv_buffer = raise(&fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, options.recv_buffer)?;
+    let send_buffer = raise(&fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, options.send_buffer)?;
+    let gro = options.gro && socket::set(&fd, libc::SOL_UDP, libc::UDP_GRO, 1).is_ok();
+    let gso = socket::set(&fd, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok();
+    if options.errors {
+        // The IPv4 option also counts for mapped addresses on an IPv6 socket.
+        socket::set(&fd, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
+        if addr.is_ipv6() {
+            socket::set(&fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
+        }
+    }
+    socket::bind(&fd, &addr)?;
+    let local = socket::local_addr(&fd)?;
+    Ok(Bound { fd, local, gso, gro, recv_buffer, send_buffer })
+}
+
+/// Asks for a buffer size beyond the system's limit, or else up to it; returns what there is.
+fn raise(fd: &OwnedFd, force: i32, plain: i32, bytes: u32) -> io::Result<u32> {
+    let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+    if socket::set(fd, libc::SOL_SOCKET, force, bytes).is_err() {
+        socket::set(fd, libc::SOL_SOCKET, plain, bytes)?;
+    }
+    let now = socket::get(fd, libc::SOL_SOCKET, plain)?;
+    Ok(u32::try_from(now).unwrap_or(0))
+}
+
+/// Bytes the route to `remote` carries in one IP packet, as the kernel knows it now.
+///
+/// # Errors
+/// Those of `socket` and `connect`: there is no route.
+pub fn route_mtu(remote: SocketAddr) -> io::Result<u32> {
+    let remote = canonical(remote);
+    let fd = socket::udp_socket(&remote)?;
+    socket::connect(&fd, &remote)?;
+    let (level, name) = match remote {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
+    };
+    socket::get(&fd, level, name).map(|mtu| u32::try_from(mtu).unwrap_or(0))
+}
+
+/// The same address with mapped IPv4 written as IPv4 and a port that can be connected to.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    let port = addr.port().max(1);
+    match addr {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), port),
+            None => {
+                let mut v6 = v6;
+                v6.set_port(port);
+                v6.into()
+            }
+        },
+        SocketAddr::V4(v4) => SocketAddr::new((*v4.ip()).into(), port),
+    }
+}
+
+/// The loopback address of the same family, for talking to a socket bound to "any" address.
+pub fn loopback_of(local: SocketAddr) -> SocketAddr {
+    match local {
+        SocketAddr::V4(a) if a.ip().is_unspecified() => (Ipv4Addr::LOCALHOST, a.port()).into(),
+        SocketAddr::V6(a) if a.ip().is_unspecified() => (Ipv6Addr::LOCALHOST, a.port()).into(),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bind__reports_what_it_got() {
+        let bound = bind("127.0.0.1:0".parse().unwrap(), &Options::default()).unwrap();
+        assert_ne!(bound.local.port(), 0);
+        assert!(bound.recv_buffer > 0 && bound.send_buffer > 0);
+    }
+
+    #[test]
+    fn route_mtu__of_loopback() {
+        let mtu = route_mtu("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert!(mtu >= 1280, "{mtu}");
+        assert_eq!(route_mtu("[::ffff:127.0.0.1]:9".parse().unwrap()).unwrap(), mtu);
+    }
+}
