@@ -11,6 +11,8 @@ use core::fmt;
 
 /// Bytes of the common header.
 pub const HEADER_LEN: usize = 28;
+/// Where the type code stands in the packet.
+pub const TYPE_AT: usize = 11;
 /// Where the checksum stands in the packet.
 pub const CHECKSUM_AT: usize = 16;
 /// The TCP flags byte HomaModule writes in all packets: SYN and RST.
@@ -190,8 +192,8 @@ impl Header {
         let Some(b) = bytes.first_chunk::<HEADER_LEN>() else {
             return Err(ParseError::NoHeader { length: bytes.len() });
         };
-        let Some(kind) = PacketType::from_code(b[11]) else {
-            return Err(ParseError::UnknownType { code: b[11] });
+        let Some(kind) = PacketType::from_code(b[TYPE_AT]) else {
+            return Err(ParseError::UnknownType { code: b[TYPE_AT] });
         };
         Ok(Header {
             sport: be16(b, 0),
@@ -224,7 +226,7 @@ impl Header {
         out[2..4].copy_from_slice(&self.dport.to_be_bytes());
         out[4..8].copy_from_slice(&self.sequence.to_be_bytes());
         out[8..11].copy_from_slice(&self.ack_high);
-        out[11] = self.kind.code();
+        out[TYPE_AT] = self.kind.code();
         out[12] = self.doff;
         out[13] = self.flags;
         out[14..16].copy_from_slice(&self.window.to_be_bytes());

@@ -34,7 +34,7 @@ pub use error::ParseError;
 pub use grant::{GRANT_LEN, GRANT_LEN_MIN, Grant};
 pub use header::{
     CHECKSUM_AT, DOFF_CONTROL, DOFF_DATA, DOFF_DATA_SEGMENT, FLAGS_HOMA, HEADER_LEN, Header, PacketType,
-    URGENT_HOMA,
+    TYPE_AT, URGENT_HOMA,
 };
 pub use resend::{RESEND_ALL, RESEND_LEN, RESEND_LEN_MIN, Resend};
 pub use unreachable::{UNREACHABLE_LEN, Unreachable, UnreachableCode};
@@ -88,6 +88,14 @@ impl<'a> Packet<'a> {
     /// itself; see [`ParseError`].
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Packet<'a>, ParseError> {
+        // DATA alone is worth inlining into the caller: it is most packets, and its path is short.
+        match bytes.get(TYPE_AT) {
+            Some(&code) if code == PacketType::Data as u8 => Ok(Packet::Data(Data::parse(bytes)?)),
+            _ => Packet::parse_any(bytes),
+        }
+    }
+
+    fn parse_any(bytes: &'a [u8]) -> Result<Packet<'a>, ParseError> {
         let header = Header::parse(bytes)?;
         Ok(match header.kind {
             PacketType::Data => Packet::Data(Data::parse_body(header, bytes)?),
