@@ -1,0 +1,247 @@
+//! Every parameter and every limit of an endpoint, with its default.
+//!
+//! Parameters that HomaModule has keep its names, units and defaults (`sysctl .net.homa.*`); a
+//! tick is one millisecond there and here. Limits that HomaModule lacks are named `max_*`.
+
+use core::time::Duration;
+
+use peyk_sansio::Instant;
+
+use crate::error::ConfigError;
+use crate::priority::{DEFAULT_CUTOFFS, LEVELS};
+
+/// Length of a tick, the unit of all timers.
+pub const TICK: Duration = Duration::from_millis(1);
+
+/// How output is paced; see [`Config::pacing`].
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Pacing {
+    /// Not at all: whatever may be sent is handed out.
+    Off,
+    /// By an estimate of what the NIC still holds: `link_mbps`, `max_link_usage` and
+    /// `max_nic_est_backlog`.
+    NicEstimate,
+    /// At a fixed rate with a bounded burst.
+    TokenBucket {
+        /// Bytes per second, frame overhead included.
+        bytes_per_sec: u64,
+        /// Bytes that may be sent at once after a pause.
+        burst_bytes: u32,
+    },
+}
+
+/// Parameters and limits of an [`Endpoint`](crate::Endpoint).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Bytes of a message that are sent without a grant.
+    pub unsched_bytes: u32,
+    /// Fixed grant window in bytes; 0 divides `max_incoming` among the active messages.
+    pub window: u32,
+    /// Most bytes granted but not received, over all messages.
+    pub max_incoming: u32,
+    /// Most messages granted to at a time, 1 to 8.
+    pub max_overcommit: u32,
+    /// Bytes of each grant given to the oldest message.
+    pub fifo_grant_increment: u32,
+    /// Share of the link for grants to the oldest message, in 1/1000; clamped to 500, 0 is off.
+    pub grant_fifo_fraction: u32,
+    /// Network priorities in use, 1 to 8.
+    pub num_priorities: u8,
+    /// Longest message per unscheduled priority; made consistent, then announced to peers.
+    pub unsched_cutoffs: [u32; LEVELS],
+    /// Whether the cutoffs follow the message sizes seen.
+    pub adaptive_cutoffs: bool,
+    /// Speed of the link in Mbit/s.
+    pub link_mbps: u32,
+
+    /// How output is paced. Off by default: over kernel sockets the kernel's own queue is the
+    /// pacer, and a virtual link has no speed to go by.
+    pub pacing: Pacing,
+    /// Estimated time the NIC needs for what it holds above which paced packets wait.
+    pub max_nic_est_backlog: Duration,
+    /// Share of paced output for the oldest message, in 1/1000; clamped to 500, 0 is off.
+    pub pacer_fifo_fraction: u32,
+    /// Messages shorter than this many bytes are never delayed by the pacer.
+    pub defer_min_bytes: u32,
+    /// Share of the link's speed to use, in percent, 5 to 100.
+    pub max_link_usage: u32,
+
+    /// Ticks of silence before the first RESEND.
+    pub resend_ticks: u32,
+    /// Ticks between further RESENDs.
+    pub resend_interval: u32,
+    /// Ticks of silence after which an RPC fails.
+    pub timeout_ticks: u32,
+    /// Ticks between the end of a response and the first NEED_ACK; then the interval doubles.
+    pub request_ack_ticks: u32,
+    /// Longest interval between NEED_ACKs, in ticks.
+    pub request_ack_max_ticks: u32,
+
+    /// Size of the largest IP packet to hosts without an own setting.
+    pub mtu: u32,
+    /// Longest message sent or accepted, in bytes. HomaModule takes up to 1,000,000.
+    pub max_message: u32,
+    /// Most RPCs of the endpoint. Memory: about 400 bytes each, messages aside.
+    pub max_rpcs: u32,
+    /// Most RPCs of one socket.
+    pub max_socket_rpcs: u32,
+    /// Most RPCs with one peer.
+    pub max_peer_rpcs: u32,
+    /// Most requests of one socket that are incomplete or unanswered. Further ones are dropped,
+    /// and their clients are told BUSY when they ask, so that they wait rather than fail.
+    pub max_unanswered: u32,
+    /// Bytes of outgoing messages of one socket at which it is [`Full`](crate::SendError::Full).
+    /// The message that crosses the limit is still taken.
+    pub wmem_max: u64,
+    /// Bytes of outgoing messages of the endpoint at which all its sockets are full.
+    pub max_send_bytes: u64,
+    /// Most sockets.
+    pub max_sockets: u32,
+    /// Most events that may wait for the application; no request is accepted, in either
+    /// direction, while there are more.
+    pub max_events: u32,
+    /// Most control packets that may wait for [`poll_transmit`](crate::Endpoint::poll_transmit).
+    pub max_control: u32,
+    /// Most gaps in a message being received; a packet that would make more is dropped.
+    pub max_gaps: u32,
+    /// Most ranges of a message waiting for retransmission.
+    pub max_retransmits: u32,
+    /// Most messages that wait for pool memory; packets of further ones are dropped.
+    pub max_memory_waiters: u32,
+
+    /// Peers below which none is forgotten for idleness.
+    pub peer_gc_threshold: u32,
+    /// Most peers.
+    pub max_peers: u32,
+    /// A peer idle for less than this is never forgotten.
+    pub peer_idle_min: Duration,
+    /// Most 512-id records of finished requests, 144 bytes each.
+    pub max_completed_chunks: u32,
+
+    /// Whether to send UNREACHABLE packets, for want of ICMP: true over UDP, false on raw IP.
+    pub unreachable_packets: bool,
+    /// Most UNREACHABLE packets sent, and unreachability reports heeded, per second.
+    pub unreachable_per_sec: u32,
+
+    /// Which endpoint of the host this is; part of RPC ids and automatic ports.
+    pub shard: u8,
+    /// Number of endpoints of the host that share its address.
+    pub shards: u8,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            unsched_bytes: 40_000,
+            window: 0,
+            max_incoming: 400_000,
+            max_overcommit: 8,
+            fifo_grant_increment: 50_000,
+            grant_fifo_fraction: 50,
+            num_priorities: 8,
+            unsched_cutoffs: DEFAULT_CUTOFFS,
+            adaptive_cutoffs: true,
+            link_mbps: 25_000,
+            pacing: Pacing::Off,
+            max_nic_est_backlog: Duration::from_micros(5),
+            pacer_fifo_fraction: 50,
+            defer_min_bytes: 1000,
+            max_link_usage: 99,
+            resend_ticks: 5,
+            resend_interval: 5,
+            timeout_ticks: 100,
+            request_ack_ticks: 2,
+            request_ack_max_ticks: 64,
+            mtu: 1500,
+            max_message: 1_000_000,
+            max_rpcs: 1_048_576,
+            max_socket_rpcs: 524_288,
+            max_peer_rpcs: 262_144,
+            max_unanswered: 131_072,
+            wmem_max: 100_000_000,
+            max_send_bytes: 1_000_000_000,
+            max_sockets: 4096,
+            max_events: 1_048_576,
+            max_control: 65_536,
+            max_gaps: 1024,
+            max_retransmits: 64,
+            max_memory_waiters: 4096,
+            peer_gc_threshold: 5000,
+            max_peers: 10_000,
+            peer_idle_min: Duration::from_secs(10),
+            max_completed_chunks: 65_536,
+            unreachable_packets: true,
+            unreachable_per_sec: 1000,
+            shard: 0,
+            shards: 1,
+        }
+    }
+}
+
+impl Config {
+    /// Refuses what cannot work.
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
+        if !(1..=LEVELS as u8).contains(&self.num_priorities) {
+            return Err(ConfigError::NumPriorities);
+        }
+        if !(MIN_MTU..=MAX_MTU).contains(&self.mtu) {
+            return Err(ConfigError::Mtu);
+        }
+        if self.shard >= self.shards {
+            return Err(ConfigError::Shard);
+        }
+        let ticks = self.resend_ticks < self.timeout_ticks && self.timeout_ticks < 1_000_000;
+        if !ticks || self.request_ack_max_ticks >= 1_000_000 {
+            return Err(ConfigError::Ticks);
+        }
+        for (name, value) in [
+            ("unsched_bytes", self.unsched_bytes),
+            ("resend_ticks", self.resend_ticks),
+            ("resend_interval", self.resend_interval),
+            ("request_ack_ticks", self.request_ack_ticks),
+            ("request_ack_max_ticks", self.request_ack_max_ticks),
+            ("max_message", self.max_message),
+            ("max_rpcs", self.max_rpcs),
+            ("max_sockets", self.max_sockets),
+            ("max_events", self.max_events),
+            ("max_control", self.max_control),
+            ("max_peers", self.max_peers),
+            ("max_retransmits", self.max_retransmits),
+            ("max_completed_chunks", self.max_completed_chunks),
+        ] {
+            if value == 0 {
+                return Err(ConfigError::Zero(name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Least MTU accepted: smaller ones leave almost nothing beside the headers.
+pub(crate) const MIN_MTU: u32 = 256;
+/// Greatest MTU accepted: the longest IP packet.
+pub(crate) const MAX_MTU: u32 = 65_535;
+
+/// Choices about one socket.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct SocketOptions {
+    /// Takes requests although its port is automatic. Sockets with an explicit port always do.
+    pub server: bool,
+    /// Instead of [`Config::max_socket_rpcs`].
+    pub max_rpcs: Option<u32>,
+    /// Instead of [`Config::max_unanswered`].
+    pub max_unanswered: Option<u32>,
+    /// Instead of [`Config::wmem_max`].
+    pub wmem_max: Option<u64>,
+}
+
+/// Choices about one request.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+pub struct RequestOptions {
+    /// Handed back with the response or the failure. A private RPC, one that only a certain
+    /// waiter may receive, is the application's affair: it tells its waiters apart by cookie.
+    pub cookie: u64,
+    /// When to give up, at the precision of a tick; `None` relies on `timeout_ticks` of silence.
+    pub deadline: Option<Instant>,
+}

@@ -1,0 +1,284 @@
+//! The protocol instance of one local address: its state and the way in and out.
+//!
+//! ```text
+//!   app.rs      what the application asks for
+//!   input.rs    packets in: which socket, peer and RPC; data.rs, control.rs: what they do
+//!   output.rs   packets out: control, retransmissions, then data as SRPT and pacer allow
+//!   timer.rs    silence, deadlines, NEED_ACK, housekeeping
+//!   life.rs     beginning and end of RPCs, and what is accounted for them
+//! ```
+//!
+//! One mutation, then drain: after any call that changes something, [`Endpoint::poll_event`] and
+//! [`Endpoint::poll_transmit`] until they give nothing, then [`Endpoint::poll_timeout`].
+
+use std::collections::{BTreeSet, VecDeque};
+
+use peyk_sansio::{Instant, Prng, Wheel};
+use peyk_sockbuf::Pool;
+
+use crate::completed::{Completed, CompletedConfig};
+use crate::config::{Config, Pacing, TICK};
+use crate::error::ConfigError;
+use crate::event::{Event, SocketId};
+use crate::grant::{GrantConfig, GrantOut, Grants};
+use crate::pacer::{Pacer, PacerConfig, PacerMode};
+use crate::peer::Peers;
+use crate::priority::{Cutoffs, CutoffsConfig};
+use crate::rate::RateLimit;
+use crate::resend::Timers;
+use crate::rpc::{Ids, Index, Slab};
+use crate::socket::Sockets;
+use crate::srpt::SendQueue;
+use crate::stats::Stats;
+
+mod app;
+mod control;
+mod data;
+mod input;
+mod life;
+mod output;
+mod timer;
+
+use output::{AckBatch, Control};
+
+/// Homa for one local address. See the crate's documentation.
+#[derive(Debug)]
+pub struct Endpoint {
+    config: Config,
+    timers: Timers,
+    pool: Pool,
+    sockets: Sockets,
+    peers: Peers,
+    rpcs: Slab,
+    index: Index,
+    ids: Ids,
+    /// Finished requests that must not be executed again.
+    completed: Completed,
+
+    /// Slots to look at, at the earliest of their reasons.
+    wheel: Wheel<u32>,
+    due: Vec<u32>,
+    /// Tick of the last housekeeping.
+    housekept: u64,
+
+    grants: Grants,
+    granted: Vec<GrantOut>,
+    /// What we tell others about unscheduled priorities.
+    cutoffs: Cutoffs,
+    pacer: Pacer,
+
+    /// Messages with bytes that may be sent.
+    queue: SendQueue,
+    /// Control packets to send, first come first served.
+    control: VecDeque<Control>,
+    /// The entries of the ACK packets among them.
+    ack_batches: VecDeque<AckBatch>,
+    /// RPCs with ranges to retransmit, in turn.
+    retransmits: VecDeque<(u32, u32)>,
+    /// Peers with more acks than should wait.
+    ack_flush: Vec<u32>,
+    /// Something may have changed since the last drain of packets.
+    is_dirty: bool,
+    /// RPCs whose message waits for pool memory, shortest message first.
+    waiters: BTreeSet<(u32, u32)>,
+
+    events: VecDeque<Event>,
+    /// Sockets that were refused a send.
+    blocked: Vec<u32>,
+    /// Something was freed since the blocked sockets were last looked at.
+    is_relieved: bool,
+    /// Bytes of outgoing messages of all sockets.
+    send_bytes: u64,
+
+    unreachable_out: RateLimit,
+    unreachable_in: RateLimit,
+    stats: Stats,
+}
+
+impl Endpoint {
+    /// An endpoint without sockets. `seed` decides its ids, ports and hashes; `pool` holds the
+    /// messages it receives.
+    ///
+    /// # Errors
+    /// The configuration contradicts itself.
+    pub fn new(config: Config, seed: u64, pool: Pool, now: Instant) -> Result<Endpoint, ConfigError> {
+        config.validate()?;
+        let mut random = Prng::new(seed);
+        let cutoffs = Cutoffs::new(CutoffsConfig {
+            num_priorities: config.num_priorities,
+            cutoffs: config.unsched_cutoffs,
+            unsched_bytes: config.unsched_bytes,
+            adaptive: config.adaptive_cutoffs,
+            ..CutoffsConfig::default()
+        });
+        let completed = CompletedConfig {
+            retention: TICK * 4 * config.timeout_ticks,
+            max_chunks: config.max_completed_chunks as usize,
+        };
+        Ok(Endpoint {
+            timers: Timers::new(&config),
+            pool,
+            sockets: Sockets::new(&config, random.next_u64()),
+            peers: Peers::new(&config, random.next_u64()),
+            rpcs: Slab::default(),
+            index: Index::new(random.next_u64()),
+            ids: Ids::new(random.next_u64(), config.shard),
+            completed: Completed::new(completed, random.next_u64()),
+            wheel: Wheel::new(TICK, now),
+            due: Vec::new(),
+            housekept: tick_of(now),
+            grants: Grants::new(grant_config(&config, cutoffs.max_sched_prio())),
+            granted: Vec::new(),
+            cutoffs,
+            pacer: Pacer::new(pacer_config(&config)),
+            queue: SendQueue::new(),
+            control: VecDeque::new(),
+            ack_batches: VecDeque::new(),
+            retransmits: VecDeque::new(),
+            ack_flush: Vec::new(),
+            is_dirty: false,
+            waiters: BTreeSet::new(),
+            events: VecDeque::new(),
+            blocked: Vec::new(),
+            is_relieved: false,
+            send_bytes: 0,
+            unreachable_out: RateLimit::new(config.unreachable_per_sec),
+            unreachable_in: RateLimit::new(config.unreachable_per_sec),
+            stats: Stats::default(),
+            config,
+        })
+    }
+
+    /// The next thing the application should know.
+    #[inline]
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if self.is_relieved && self.events.is_empty() {
+            self.wake_blocked();
+        }
+        self.events.pop_front()
+    }
+
+    /// When [`handle_timeout`](Endpoint::handle_timeout) wants to be called at the latest, or
+    /// [`poll_transmit`](Endpoint::poll_transmit) will have something again; `None` for never.
+    /// To be asked when both have nothing more to give; never too late, sometimes too early.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let pool = (!self.waiters.is_empty()).then(|| tick_start(self.housekept + 1));
+        let paced = if self.queue.is_empty() { None } else { self.pacer.next_time(Instant::ZERO) };
+        [self.wheel.next_deadline(), self.grants.next_time(), pool, paced].into_iter().flatten().min()
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The port of an open socket.
+    pub fn port(&self, socket: SocketId) -> Option<u16> {
+        self.sockets.resolve(socket).map(|index| self.sockets[index].port)
+    }
+
+    /// RPCs under way, of either role. An answered request counts until it is acknowledged.
+    pub fn rpc_count(&self) -> usize {
+        self.rpcs.len()
+    }
+
+    /// Hosts known.
+    pub fn peer_count(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Open sockets.
+    pub fn socket_count(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Bytes of outgoing messages held.
+    pub fn send_bytes(&self) -> u64 {
+        self.send_bytes
+    }
+
+    /// Messages that wait for pool memory.
+    pub fn waiting_for_memory(&self) -> usize {
+        self.waiters.len()
+    }
+
+    /// Bytes granted to senders but not received, beyond unscheduled ones.
+    pub fn total_incoming(&self) -> u64 {
+        self.grants.total_incoming()
+    }
+
+    /// Whether there is nothing left to do: no RPC, no packet, no event.
+    pub fn is_idle(&self) -> bool {
+        self.rpcs.len() == 0 && self.control.is_empty() && self.ack_flush.is_empty() && self.events.is_empty()
+    }
+
+    /// The pool that received messages are kept in.
+    pub fn pool(&mut self) -> &mut Pool {
+        &mut self.pool
+    }
+
+    /// Sets the size of the largest IP packet that reaches a host whole, in bytes, headers
+    /// included; messages that are under way keep their segments. False if the size is not in
+    /// 256..=65535 or too many hosts have one of their own.
+    pub fn set_mtu(&mut self, ip: core::net::IpAddr, mtu: u32) -> bool {
+        self.peers.set_mtu(ip, mtu)
+    }
+
+    /// Sets the most bytes to have granted but not received: a share of what the link bears.
+    pub fn set_max_incoming(&mut self, bytes: u64) {
+        self.grants.set_max_incoming(bytes);
+        self.is_dirty = true;
+    }
+}
+
+/// The tick an instant lies in.
+#[inline]
+fn tick_of(now: Instant) -> u64 {
+    now.as_nanos() / TICK.as_nanos() as u64
+}
+
+/// The first tick that does not begin before an instant.
+fn tick_after(now: Instant) -> u64 {
+    now.as_nanos().div_ceil(TICK.as_nanos() as u64)
+}
+
+/// When a tick begins.
+fn tick_start(tick: u64) -> Instant {
+    Instant::from_nanos(tick.saturating_mul(TICK.as_nanos() as u64))
+}
+
+fn grant_config(config: &Config, max_sched_prio: u8) -> GrantConfig {
+    GrantConfig {
+        max_incoming: u64::from(config.max_incoming),
+        window: config.window,
+        max_overcommit: config.max_overcommit as usize,
+        num_priorities: config.num_priorities,
+        max_sched_prio,
+        fifo_grant_increment: config.fifo_grant_increment,
+        grant_fifo_fraction: config.grant_fifo_fraction,
+        link_mbps: config.link_mbps,
+        bucket: None,
+    }
+}
+
+fn pacer_config(config: &Config) -> PacerConfig {
+    let mode = match config.pacing {
+        Pacing::Off => PacerMode::Off,
+        Pacing::NicEstimate => PacerMode::Backlog { max_backlog: config.max_nic_est_backlog },
+        Pacing::TokenBucket { bytes_per_sec, burst_bytes } => {
+            PacerMode::TokenBucket { bytes_per_sec, burst_bytes }
+        }
+    };
+    PacerConfig {
+        mode,
+        link_mbps: config.link_mbps,
+        max_link_usage: config.max_link_usage,
+        fifo_fraction: config.pacer_fifo_fraction,
+        defer_min_bytes: config.defer_min_bytes,
+    }
+}

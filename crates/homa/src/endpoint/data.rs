@@ -1,0 +1,290 @@
+//! DATA: requests and responses coming in, and the memory they need.
+
+use peyk_sansio::Instant;
+use peyk_wire::homa::{AckEntry, Data, RESEND_ALL, UnreachableCode};
+
+use super::input::{Arrival, Found};
+use super::output::ControlKind;
+use super::{Endpoint, tick_of};
+use crate::error::RpcError;
+use crate::event::{Event, RpcId, ServerRpc};
+use crate::incoming::Insert;
+use crate::rpc::{NewRpc, State};
+use crate::transmit::Disposition;
+
+impl Endpoint {
+    /// DATA of a request, for a server socket.
+    pub(super) fn on_request_data(&mut self, a: &Arrival<'_>, data: &Data<'_>) -> Disposition {
+        let slot = match self.find(a, &data.header) {
+            Found::Rpc(slot) => slot,
+            Found::Unknown => match self.accept(a, data) {
+                Some(slot) => slot,
+                None => {
+                    self.on_piggyback(a, data);
+                    return Disposition::Dropped;
+                }
+            },
+            Found::Foreign => {
+                self.stats.drop_wrong_peer += 1;
+                return Disposition::Dropped;
+            }
+        };
+        self.send_cutoffs_if_stale(a, slot, data);
+        let outcome = if self.rpcs[slot].state == State::Incoming {
+            self.receive(a, slot, data)
+        } else {
+            self.stats.drop_duplicate += 1;
+            Disposition::Dropped
+        };
+        self.on_piggyback(a, data);
+        outcome
+    }
+
+    /// DATA of a response to a request of ours.
+    pub(super) fn on_response_data(&mut self, a: &Arrival<'_>, data: &Data<'_>) -> Disposition {
+        let Some(slot) = self.find_or_drop(a, &data.header) else {
+            self.on_piggyback(a, data);
+            return Disposition::Dropped;
+        };
+        self.send_cutoffs_if_stale(a, slot, data);
+        let outcome = self.response(a, slot, data);
+        self.on_piggyback(a, data);
+        outcome
+    }
+
+    fn response(&mut self, a: &Arrival<'_>, slot: u32, data: &Data<'_>) -> Disposition {
+        if self.rpcs[slot].state == State::Outgoing {
+            if data.message_length > self.config.max_message {
+                self.stats.drop_bad_length += 1;
+                self.disown(slot);
+                self.fail(slot, RpcError::TooLarge);
+                return Disposition::Dropped;
+            }
+            if !self.start_input(slot, data) {
+                self.touch(slot, a.tick);
+                self.stats.drop_no_memory += 1;
+                return Disposition::Dropped;
+            }
+            self.rpcs[slot].state = State::Incoming;
+        }
+        self.receive(a, slot, data)
+    }
+
+    /// Makes a server RPC for a request that is not known, unless it is known to be over or there
+    /// is a limit in the way.
+    fn accept(&mut self, a: &Arrival<'_>, data: &Data<'_>) -> Option<u32> {
+        let id = data.header.local_id();
+        if a.peer.is_some_and(|peer| self.completed.contains(peer, id)) {
+            self.stats.drop_completed += 1;
+            return None;
+        }
+        // Id 0 means "none" in acks.
+        if id == 1 {
+            self.stats.drop_malformed += 1;
+            return None;
+        }
+        if data.message_length > self.config.max_message {
+            self.stats.drop_bad_length += 1;
+            self.answer_unreachable(a.now, a.path, &data.header, UnreachableCode::TooLarge);
+            return None;
+        }
+        if self.is_overloaded(a) {
+            self.stats.drop_unanswered += 1;
+            return None;
+        }
+        let Some(peer) = self.find_or_make_peer(a.path, a.tick) else {
+            self.stats.drop_peer_limit += 1;
+            return None;
+        };
+        if self.peers[peer].rpcs >= self.config.max_peer_rpcs {
+            self.stats.drop_rpc_limit += 1;
+            return None;
+        }
+        let slot = self.add_rpc(NewRpc {
+            id,
+            state: State::Incoming,
+            socket: a.socket,
+            peer,
+            local_port: data.header.dport,
+            peer_port: data.header.sport,
+            cookie: 0,
+            deadline: Instant::MAX,
+            since: a.tick,
+        });
+        if !self.start_input(slot, data) {
+            self.stats.drop_no_memory += 1;
+            self.remove_rpc(slot);
+            return None;
+        }
+        Some(slot)
+    }
+
+    /// Whether a socket takes no further requests for now. Their clients are told BUSY when they
+    /// ask, and send again when there is room.
+    pub(super) fn is_overloaded(&self, a: &Arrival<'_>) -> bool {
+        let socket = &self.sockets[a.socket];
+        socket.unanswered >= socket.max_unanswered
+            || socket.rpcs >= socket.max_rpcs
+            || self.rpcs.len() >= self.config.max_rpcs as usize
+            || self.events.len() >= self.config.max_events as usize
+            || self.waiters.len() >= self.config.max_memory_waiters as usize
+    }
+
+    /// Begins the incoming message of an RPC with its first packet. False if there is neither
+    /// memory nor room to wait for some.
+    fn start_input(&mut self, slot: u32, data: &Data<'_>) -> bool {
+        let length = data.message_length;
+        let buf = self.pool.alloc(length as usize);
+        if buf.is_none() && self.waiters.len() >= self.config.max_memory_waiters as usize {
+            return false;
+        }
+        // The variant of HomaModule proposed for Linux has no grants and leaves `incoming` 0.
+        let unscheduled = match data.incoming_in_message() {
+            0 if !data.payload.is_empty() => length,
+            incoming => incoming.max(data.end()),
+        };
+        let rpc = &mut self.rpcs[slot];
+        if buf.is_none() {
+            rpc.is_waiting = true;
+            self.waiters.insert((length, slot));
+            self.stats.memory_waits += 1;
+        }
+        rpc.input.start(length, unscheduled, buf);
+        true
+    }
+
+    /// Takes the bytes of a packet for an RPC in state `Incoming`.
+    fn receive(&mut self, a: &Arrival<'_>, slot: u32, data: &Data<'_>) -> Disposition {
+        self.touch(slot, a.tick);
+        let rpc = &mut self.rpcs[slot];
+        let input = &mut rpc.input;
+        if input.length != data.message_length {
+            self.stats.drop_length_changed += 1;
+            return Disposition::Dropped;
+        }
+        if !input.has_memory() {
+            self.stats.drop_no_memory += 1;
+            return Disposition::Dropped;
+        }
+        match input.insert(data.offset(), data.payload, self.config.max_gaps as usize) {
+            Insert::New => {}
+            Insert::Trimmed => self.stats.data_trimmed += 1,
+            Insert::Duplicate if !data.payload.is_empty() => {
+                self.stats.drop_duplicate += 1;
+                return Disposition::Dropped;
+            }
+            Insert::Duplicate => {}
+            Insert::TooManyGaps => {
+                self.stats.drop_gaps += 1;
+                return Disposition::Dropped;
+            }
+        }
+        if input.is_complete() {
+            self.deliver(a.now, slot);
+            return Disposition::Handled;
+        }
+        let received = input.received;
+        if rpc.is_managed {
+            self.grants.on_received(slot, received);
+        } else {
+            self.manage(a.now, slot);
+        }
+        if self.rpcs[slot].input.is_owed() {
+            self.arm(slot, self.timers.resend_due(a.tick, 0));
+        }
+        Disposition::Handled
+    }
+
+    /// Puts a message that needs grants under their management.
+    fn manage(&mut self, now: Instant, slot: u32) {
+        let rpc = &mut self.rpcs[slot];
+        let input = &rpc.input;
+        if input.granted < input.length {
+            let (length, granted, received) = (input.length, input.granted, input.received);
+            rpc.is_managed = self.grants.manage(slot, rpc.peer, length, granted, received, now);
+        }
+    }
+
+    /// Hands a complete message to the application.
+    fn deliver(&mut self, now: Instant, slot: u32) {
+        let from = self.peer_addr(slot);
+        let rpc = &mut self.rpcs[slot];
+        if rpc.is_managed {
+            rpc.is_managed = false;
+            self.grants.remove(slot);
+        }
+        let socket = self.sockets.id(rpc.socket);
+        let length = rpc.input.length;
+        let message = rpc.input.take();
+        self.cutoffs.record(length);
+        self.stats.message_bytes_received += u64::from(length);
+        if rpc.is_client() {
+            let (rpc, cookie) = (RpcId(rpc.id), rpc.cookie);
+            self.stats.responses_received += 1;
+            self.events.push_back(Event::Response { socket, rpc, cookie, from, message });
+            self.owe_ack(slot);
+            self.remove_rpc(slot);
+        } else {
+            rpc.state = State::InService;
+            let rpc = ServerRpc { slot, generation: rpc.generation, id: rpc.id };
+            self.stats.requests_received += 1;
+            self.events.push_back(Event::Request { socket, rpc, from, message });
+        }
+        let _ = now;
+    }
+
+    /// Processes the ack that rides on DATA; the DATA itself may be of no use.
+    #[inline]
+    fn on_piggyback(&mut self, a: &Arrival<'_>, data: &Data<'_>) {
+        if !data.ack.is_none()
+            && let Some(peer) = a.peer
+        {
+            self.on_acked(a.now, peer, data.ack);
+        }
+    }
+
+    /// A client host no longer needs an RPC. Acks belong to the host: they may come from another
+    /// of its ports. An ack before the response is not to be believed.
+    pub(super) fn on_acked(&mut self, now: Instant, peer: u32, ack: AckEntry) {
+        if ack.client_id & 1 != 0 {
+            return;
+        }
+        let Some(&slot) = self.index.servers.get(&(peer, ack.server_id())) else { return };
+        let rpc = &self.rpcs[slot];
+        if rpc.state == State::Outgoing && rpc.local_port == ack.server_port {
+            self.stats.server_acked += 1;
+            self.end_server(now, slot);
+        }
+    }
+
+    /// Tells a sender our cutoffs if it uses others, at most once per tick.
+    #[inline]
+    fn send_cutoffs_if_stale(&mut self, a: &Arrival<'_>, slot: u32, data: &Data<'_>) {
+        if data.cutoff_version == self.cutoffs.version() || data.incoming == 0 {
+            return;
+        }
+        let peer = &mut self.peers[self.rpcs[slot].peer];
+        if peer.cutoffs_sent != a.tick {
+            peer.cutoffs_sent = a.tick;
+            self.send_control(slot, ControlKind::Cutoffs);
+        }
+    }
+
+    /// Gives memory to the messages that wait for it, shortest first, as long as there is some;
+    /// their senders are asked for everything again, for it was dropped.
+    pub(super) fn serve_waiters(&mut self, now: Instant) {
+        while let Some(&(length, slot)) = self.waiters.first() {
+            let Some(buf) = self.pool.alloc(length as usize) else { break };
+            self.waiters.pop_first();
+            let rpc = &mut self.rpcs[slot];
+            rpc.is_waiting = false;
+            rpc.input.give(buf);
+            // One below the priority of the timers' RESENDs, as in HomaModule.
+            let priority = self.config.num_priorities.saturating_sub(2);
+            let kind = ControlKind::Resend { offset: 0, length: RESEND_ALL, priority };
+            self.send_control(slot, kind);
+            self.manage(now, slot);
+            self.owe(slot, tick_of(now));
+        }
+    }
+}

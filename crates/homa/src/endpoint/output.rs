@@ -1,0 +1,336 @@
+//! Packets out, one at a time: control packets first, then retransmissions, then data in the
+//! order of SRPT as far as the pacer lets it, and acks that found no DATA to ride on.
+
+use core::ops::Range;
+
+use peyk_sansio::Instant;
+use peyk_sockbuf::Payload;
+use peyk_wire::homa::{
+    Ack, AckEntry, Cutoffs, DATA_HEADER_LEN, Data, Grant, Header, MAX_ACKS, PacketType, Resend, Unreachable,
+    UnreachableCode,
+};
+
+use super::{Endpoint, tick_after, tick_of};
+use crate::pacer::Pick;
+use crate::priority::control_priority;
+use crate::rpc::State;
+use crate::stats::type_index;
+use crate::transmit::{PacketHeader, Path, Transmit};
+
+/// IP and UDP headers as the pacer counts them.
+const NETWORK_HEADERS: u32 = 28;
+
+/// Entries of an ACK packet beside the RPC in its header.
+pub(super) type AckBatch = ([AckEntry; MAX_ACKS], usize);
+
+/// A control packet that waits to be sent.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub path: Path,
+    pub sport: u16,
+    pub dport: u16,
+    /// The RPC id as we know it.
+    pub id: u64,
+    pub kind: ControlKind,
+}
+
+/// What a control packet says.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum ControlKind {
+    Grant {
+        offset: u32,
+        priority: u8,
+    },
+    Resend {
+        offset: u32,
+        length: u32,
+        priority: u8,
+    },
+    RpcUnknown,
+    Busy,
+    Cutoffs,
+    NeedAck,
+    /// With the first of the waiting ack batches.
+    Ack,
+    Unreachable(UnreachableCode),
+}
+
+impl Endpoint {
+    /// The next packet to send, `None` if nothing may be sent now.
+    #[inline]
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        if self.is_dirty {
+            self.before_drain(now);
+        }
+        if let Some(control) = self.control.pop_front() {
+            return Some(self.control_packet(now, &control));
+        }
+        if !self.retransmits.is_empty()
+            && let Some(packet) = self.next_retransmission(now)
+        {
+            return Some(packet);
+        }
+        if !self.queue.is_empty()
+            && let Some(packet) = self.next_data(now)
+        {
+            return Some(packet);
+        }
+        if self.ack_flush.is_empty() { None } else { self.next_overdue_ack(now) }
+    }
+
+    /// Queues a control packet for the other side of an RPC.
+    pub(super) fn send_control(&mut self, slot: u32, kind: ControlKind) {
+        let rpc = &self.rpcs[slot];
+        let path = self.peers[rpc.peer].path;
+        let (sport, dport, id) = (rpc.local_port, rpc.peer_port, rpc.id);
+        self.push_control(Control { path, sport, dport, id, kind });
+    }
+
+    /// Queues a control packet in answer to one that need not belong to any RPC of ours.
+    pub(super) fn answer(&mut self, path: &Path, to: &Header, kind: ControlKind) {
+        let (sport, dport, id) = (to.dport, to.sport, to.local_id());
+        self.push_control(Control { path: *path, sport, dport, id, kind });
+    }
+
+    /// Queues an ACK of RPC `id` and of those in the batch.
+    pub(super) fn send_ack(&mut self, path: Path, sport: u16, dport: u16, id: u64, batch: AckBatch) {
+        if self.push_control(Control { path, sport, dport, id, kind: ControlKind::Ack }) {
+            self.ack_batches.push_back(batch);
+        }
+    }
+
+    /// Lets a message take part in sending, if it has something that may be sent.
+    pub(super) fn enqueue(&mut self, slot: u32) {
+        let out = &self.rpcs[slot].out;
+        if !out.is_sendable() {
+            return;
+        }
+        if out.is_single() {
+            self.queue.insert_single(slot, out.left(), out.init_time);
+        } else {
+            self.queue.insert(slot, out.left(), out.init_time);
+        }
+    }
+
+    /// Queues a range of the message of an RPC for retransmission.
+    pub(super) fn retransmit(&mut self, slot: u32, range: Range<u32>, priority: u8) {
+        let rpc = &mut self.rpcs[slot];
+        if !rpc.out.retransmit(range, priority, self.config.max_retransmits as usize) {
+            self.stats.drop_retransmit_queue += 1;
+        }
+        if rpc.out.has_retransmits() && !rpc.is_retransmitting {
+            rpc.is_retransmitting = true;
+            self.retransmits.push_back((slot, rpc.generation));
+        }
+    }
+
+    fn push_control(&mut self, control: Control) -> bool {
+        if self.control.len() >= self.config.max_control as usize {
+            self.stats.drop_control_queue += 1;
+            return false;
+        }
+        self.control.push_back(control);
+        true
+    }
+
+    /// Decisions that are taken once per drain rather than once per packet.
+    fn before_drain(&mut self, now: Instant) {
+        self.is_dirty = false;
+        if !self.waiters.is_empty() {
+            self.serve_waiters(now);
+        }
+        if self.grants.wants_poll() {
+            self.send_grants(now);
+        }
+    }
+
+    /// Sends the grants that are due.
+    fn send_grants(&mut self, now: Instant) {
+        let mut granted = core::mem::take(&mut self.granted);
+        self.grants.poll(now, &mut granted);
+        for grant in granted.drain(..) {
+            let (offset, priority) = (grant.offset, grant.priority);
+            let input = &mut self.rpcs[grant.slot].input;
+            let was_owed = input.is_owed();
+            input.granted = input.granted.max(offset);
+            if !was_owed {
+                self.owe(grant.slot, tick_of(now));
+            }
+            self.send_control(grant.slot, ControlKind::Grant { offset, priority });
+        }
+        self.granted = granted;
+    }
+
+    fn control_packet(&mut self, now: Instant, control: &Control) -> Transmit {
+        let (sport, dport, id) = (control.sport, control.dport, control.id);
+        let head = |kind| Header::new(kind, sport, dport, id);
+        let header = PacketHeader::build(|out| match control.kind {
+            ControlKind::Grant { offset, priority } => {
+                Grant::new(head(PacketType::Grant), offset, priority).emit(out)
+            }
+            ControlKind::Resend { offset, length, priority } => {
+                Resend::new(head(PacketType::Resend), offset, length, priority).emit(out)
+            }
+            ControlKind::RpcUnknown => head(PacketType::RpcUnknown).emit(out),
+            ControlKind::Busy => head(PacketType::Busy).emit(out),
+            ControlKind::NeedAck => head(PacketType::NeedAck).emit(out),
+            ControlKind::Cutoffs => {
+                let (table, version) = (*self.cutoffs.table(), self.cutoffs.version());
+                Cutoffs::new(head(PacketType::Cutoffs), table, version).emit(out)
+            }
+            ControlKind::Ack => {
+                let (entries, count) = self.ack_batches.pop_front().unwrap_or_default();
+                Ack::new(head(PacketType::Ack), &entries[..count]).emit(out)
+            }
+            ControlKind::Unreachable(code) => Unreachable::new(head(PacketType::Unreachable), code).emit(out),
+        });
+        let kind = control.kind.packet_type();
+        self.stats.sent[type_index(kind)] += 1;
+        self.pacer.charge(now, header.len() as u32 + NETWORK_HEADERS);
+        let priority = control_priority(self.config.num_priorities);
+        Transmit { path: control.path, priority, header, payload: Payload::new() }
+    }
+
+    /// The next segment that somebody asked for again. These bypass SRPT and pacer, but the pacer
+    /// counts them.
+    fn next_retransmission(&mut self, now: Instant) -> Option<Transmit> {
+        while let Some(&(slot, generation)) = self.retransmits.front() {
+            let rpc = &mut self.rpcs[slot];
+            if rpc.generation != generation || !rpc.is_retransmitting {
+                self.retransmits.pop_front();
+                continue;
+            }
+            let next = rpc.out.next_retransmit();
+            if !rpc.out.has_retransmits() {
+                rpc.is_retransmitting = false;
+                self.retransmits.pop_front();
+            }
+            if let Some((segment, range)) = next {
+                self.stats.data_retransmitted += 1;
+                return Some(self.data_packet(now, slot, segment, range.priority, Some(range.end)));
+            }
+        }
+        None
+    }
+
+    /// The next segment that is sent for the first time.
+    fn next_data(&mut self, now: Instant) -> Option<Transmit> {
+        let (slot, pick) = self.choose(now)?;
+        let rpc = &mut self.rpcs[slot];
+        let (peer, out) = (&self.peers[rpc.peer], &mut rpc.out);
+        let segment = out.advance();
+        let priority = if segment.start < out.unscheduled {
+            peer.cutoffs.unscheduled_priority(out.length, self.config.num_priorities)
+        } else {
+            out.sched_prio
+        };
+        if out.is_sendable() {
+            let left = out.left();
+            self.queue.update(slot, left);
+        } else {
+            self.queue.remove(slot);
+            self.on_sent(now, slot);
+        }
+        self.stats.data_originals += 1;
+        if let Some(pick) = pick {
+            self.pacer.on_sent(pick, segment.end - segment.start);
+        }
+        Some(self.data_packet(now, slot, segment, priority, None))
+    }
+
+    /// Which message may send next, and whose turn it was if that is accounted for.
+    fn choose(&mut self, now: Instant) -> Option<(u32, Option<Pick>)> {
+        let best = self.queue.best()?;
+        if self.pacer.is_exempt(self.rpcs[best].out.length) && self.queue.has_single() {
+            return Some((best, None));
+        }
+        if !self.pacer.may_send(now) {
+            let is_exempt = self.pacer.is_exempt(self.rpcs[best].out.length);
+            return is_exempt.then_some((best, None));
+        }
+        match self.pacer.pick() {
+            Pick::Oldest => self.queue.oldest().map(|slot| (slot, Some(Pick::Oldest))),
+            Pick::Srpt => None,
+        }
+        .or(Some((best, Some(Pick::Srpt))))
+    }
+
+    /// All that may be sent of a message has been: now the other side is to act.
+    fn on_sent(&mut self, now: Instant, slot: u32) {
+        let rpc = &mut self.rpcs[slot];
+        rpc.rounds = 0;
+        rpc.since = tick_of(now);
+        let due = if rpc.is_client() {
+            if rpc.state != State::Outgoing {
+                return;
+            }
+            self.timers.resend_due(rpc.since, 0)
+        } else if rpc.out.is_sent() {
+            rpc.since = tick_after(now);
+            self.timers.need_ack_due(rpc.since, 0)
+        } else {
+            self.timers.server_forget_due(rpc.since)
+        };
+        self.arm(slot, due);
+    }
+
+    /// One segment as a packet: an original, or a retransmission of a range with an end.
+    fn data_packet(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        segment: Range<u32>,
+        priority: u8,
+        resent_to: Option<u32>,
+    ) -> Transmit {
+        let rpc = &self.rpcs[slot];
+        let peer = &mut self.peers[rpc.peer];
+        let length = segment.end - segment.start;
+        let head = Header::new(PacketType::Data, rpc.local_port, rpc.peer_port, rpc.id);
+        let incoming = resent_to.unwrap_or(rpc.out.unscheduled);
+        let mut data = Data::new(head, rpc.out.length, incoming, segment.start, &[]);
+        data.cutoff_version = peer.cutoffs.version();
+        data.retransmit = u8::from(resent_to.is_some());
+        if resent_to.is_none() {
+            data.ack = peer.acks.pop();
+        }
+        let header = PacketHeader::build(|out| {
+            let (head, _) = out.split_first_chunk_mut().expect("an ACK is longer than DATA's header");
+            data.emit_header(head);
+            DATA_HEADER_LEN
+        });
+        self.stats.sent[type_index(PacketType::Data)] += 1;
+        self.stats.data_bytes_sent += u64::from(length);
+        self.stats.data_sent_at[usize::from(priority & 7)] += 1;
+        self.pacer.charge(now, length + DATA_HEADER_LEN as u32 + NETWORK_HEADERS);
+        Transmit { path: peer.path, priority, header, payload: rpc.out.slice(segment) }
+    }
+
+    /// An ACK packet for a host with more acks than should wait for the next turn.
+    fn next_overdue_ack(&mut self, now: Instant) -> Option<Transmit> {
+        while let Some(&peer) = self.ack_flush.last() {
+            if self.peers[peer].acks.is_overfull() {
+                self.send_owed_acks(peer);
+                let control = self.control.pop_front()?;
+                return Some(self.control_packet(now, &control));
+            }
+            self.ack_flush.pop();
+        }
+        None
+    }
+}
+
+impl ControlKind {
+    fn packet_type(self) -> PacketType {
+        match self {
+            ControlKind::Grant { .. } => PacketType::Grant,
+            ControlKind::Resend { .. } => PacketType::Resend,
+            ControlKind::RpcUnknown => PacketType::RpcUnknown,
+            ControlKind::Busy => PacketType::Busy,
+            ControlKind::Cutoffs => PacketType::Cutoffs,
+            ControlKind::NeedAck => PacketType::NeedAck,
+            ControlKind::Ack => PacketType::Ack,
+            ControlKind::Unreachable(_) => PacketType::Unreachable,
+        }
+    }
+}

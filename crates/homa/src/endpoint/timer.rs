@@ -1,0 +1,190 @@
+//! What time brings: RESENDs, timeouts, deadlines, NEED_ACKs, and housekeeping.
+//!
+//! The wheel holds places of RPCs, each at the earliest tick at which something might be due
+//! there. What is due is worked out when the entry comes up, so nothing is ever cancelled, and an
+//! RPC that waits for nothing has no entry.
+
+use peyk_sansio::Instant;
+use peyk_wire::homa::RESEND_ALL;
+
+use super::output::ControlKind;
+use super::{Endpoint, tick_of, tick_start};
+use crate::error::RpcError;
+use crate::priority::control_priority;
+use crate::resend::Silence;
+use crate::rpc::{NO_TIMER, State};
+
+/// Gaps of a message asked for at a time.
+const GAPS_PER_ROUND: usize = 64;
+/// Records of finished requests freed in a tick.
+const EXPIRE_PER_TICK: usize = 256;
+
+impl Endpoint {
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let tick = tick_of(now);
+        self.is_dirty = true;
+        let mut due = core::mem::take(&mut self.due);
+        self.wheel.expire(now, &mut due);
+        for slot in due.drain(..) {
+            let rpc = &mut self.rpcs[slot];
+            // An entry that is not the place's earliest was overtaken by another.
+            if rpc.timer_at > tick {
+                continue;
+            }
+            rpc.timer_at = NO_TIMER;
+            if rpc.state != State::Free {
+                self.on_timer(now, tick, slot);
+            }
+        }
+        self.due = due;
+        if tick != self.housekept {
+            self.keep_house(now, tick);
+        }
+    }
+
+    /// Makes sure that the place is looked at in this tick at the latest.
+    #[inline]
+    pub(super) fn arm(&mut self, slot: u32, tick: u64) {
+        let rpc = &mut self.rpcs[slot];
+        if tick < rpc.timer_at {
+            rpc.timer_at = tick;
+            self.wheel.insert(tick_start(tick), slot);
+        }
+    }
+
+    /// Something came that shows progress: silence begins anew.
+    #[inline]
+    pub(super) fn touch(&mut self, slot: u32, tick: u64) {
+        let rpc = &mut self.rpcs[slot];
+        // An answered request counts its NEED_ACKs from its end.
+        if rpc.is_client() || rpc.state == State::Incoming {
+            rpc.since = tick;
+            rpc.rounds = 0;
+        }
+    }
+
+    /// From now on bytes are owed to us.
+    pub(super) fn owe(&mut self, slot: u32, tick: u64) {
+        self.touch(slot, tick);
+        self.arm(slot, self.timers.resend_due(tick, 0));
+    }
+
+    /// Asks for what is missing of a message: all of it if nothing is known.
+    pub(super) fn request_retransmission(&mut self, slot: u32) {
+        let priority = control_priority(self.config.num_priorities);
+        let input = &self.rpcs[slot].input;
+        if input.length == 0 {
+            let kind = ControlKind::Resend { offset: 0, length: RESEND_ALL, priority };
+            self.send_control(slot, kind);
+            return;
+        }
+        if input.has_memory() {
+            let tail = input.granted.saturating_sub(input.recv_end);
+            self.request_gaps(slot);
+            if tail > 0 {
+                let offset = self.rpcs[slot].input.recv_end;
+                self.send_control(slot, ControlKind::Resend { offset, length: tail, priority });
+            }
+        }
+    }
+
+    /// Asks for the known gaps of a message.
+    pub(super) fn request_gaps(&mut self, slot: u32) {
+        let priority = control_priority(self.config.num_priorities);
+        let count = self.rpcs[slot].input.gaps().len().min(GAPS_PER_ROUND);
+        for i in 0..count {
+            let gap = self.rpcs[slot].input.gaps()[i];
+            let (offset, length) = (gap.start, gap.end - gap.start);
+            self.send_control(slot, ControlKind::Resend { offset, length, priority });
+        }
+    }
+
+    fn on_timer(&mut self, now: Instant, tick: u64, slot: u32) {
+        let rpc = &self.rpcs[slot];
+        if rpc.deadline != Instant::MAX {
+            if rpc.deadline <= now {
+                self.disown(slot);
+                self.fail(slot, RpcError::Deadline);
+                return;
+            }
+            let deadline = super::tick_after(rpc.deadline);
+            self.arm(slot, deadline);
+        }
+        let rpc = &self.rpcs[slot];
+        match (rpc.is_client(), rpc.state) {
+            (false, State::Outgoing) => self.on_unacked(now, tick, slot),
+            // HomaModule: a request not all sent as far as granted is in our own court.
+            (true, State::Outgoing) if rpc.out.is_sendable() => {}
+            (true, State::Outgoing) => self.on_silence(now, tick, slot),
+            (_, State::Incoming) if rpc.input.is_owed() => self.on_silence(now, tick, slot),
+            _ => {}
+        }
+    }
+
+    fn on_silence(&mut self, now: Instant, tick: u64, slot: u32) {
+        let rpc = &mut self.rpcs[slot];
+        let due = self.timers.resend_due(rpc.since, rpc.rounds);
+        // We were late: that time was not the peer's silence.
+        rpc.since += tick.saturating_sub(due);
+        match self.timers.on_silence(rpc.since, rpc.rounds, tick) {
+            Silence::Wait(due) => self.arm(slot, due),
+            Silence::Resend(rounds) => {
+                rpc.rounds = rounds;
+                let due = self.timers.resend_due(rpc.since, rounds);
+                self.stats.timer_resends += 1;
+                self.request_retransmission(slot);
+                self.arm(slot, due);
+            }
+            Silence::Timeout if rpc.is_client() => {
+                self.stats.rpc_timeouts += 1;
+                self.fail(slot, RpcError::Timeout);
+            }
+            Silence::Timeout => {
+                self.stats.server_timeouts += 1;
+                self.end_server(now, slot);
+            }
+        }
+    }
+
+    /// A response of ours is not acknowledged, or not granted.
+    fn on_unacked(&mut self, now: Instant, tick: u64, slot: u32) {
+        let rpc = &mut self.rpcs[slot];
+        if rpc.out.is_sendable() {
+            // It is for us to send; the end of that arms the timer.
+            return;
+        }
+        let heard = self.peers[rpc.peer].heard.max(rpc.since);
+        let forget = self.timers.server_forget_due(heard);
+        if tick >= forget {
+            self.stats.server_silences += 1;
+            self.end_server(now, slot);
+            return;
+        }
+        if !rpc.out.is_sent() {
+            self.arm(slot, forget);
+            return;
+        }
+        let mut due = self.timers.need_ack_due(rpc.since, rpc.rounds);
+        if tick >= due {
+            // If we were late: the next ones move, rather than come in a burst.
+            rpc.since += tick - due;
+            rpc.rounds = rpc.rounds.saturating_add(1);
+            due = self.timers.need_ack_due(rpc.since, rpc.rounds);
+            self.send_control(slot, ControlKind::NeedAck);
+        }
+        self.arm(slot, due.min(forget));
+    }
+
+    /// What is done once per tick, while there are ticks.
+    fn keep_house(&mut self, now: Instant, tick: u64) {
+        self.housekept = tick;
+        self.completed.expire(now, EXPIRE_PER_TICK);
+        if self.cutoffs.maybe_recompute(now) {
+            self.grants.set_max_sched_prio(self.cutoffs.max_sched_prio());
+        }
+        if let Some(peer) = self.peers.collect(tick) {
+            self.on_evicted(peer);
+        }
+    }
+}

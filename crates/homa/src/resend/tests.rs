@@ -1,0 +1,53 @@
+//! The timers against HomaModule's documented behaviour.
+
+use super::*;
+
+fn timers() -> Timers {
+    Timers::new(&Config::default())
+}
+
+#[test]
+fn a_dead_server_draws_resends_at_5_to_95_and_timeout_at_100() {
+    let timers = timers();
+    let (mut resends, mut at, mut gave_up) = (0, Vec::new(), None);
+    for now in 0..200 {
+        match timers.on_silence(0, resends, now) {
+            Silence::Wait(due) => assert!(due > now),
+            Silence::Resend(n) => {
+                resends = n;
+                at.push(now);
+            }
+            Silence::Timeout => {
+                gave_up = Some(now);
+                break;
+            }
+        }
+    }
+    assert_eq!(at, (1..20).map(|i| i * 5).collect::<Vec<_>>());
+    assert_eq!(gave_up, Some(100));
+}
+
+#[test]
+fn timeout_that_is_no_multiple_of_the_interval() {
+    let config = Config { resend_ticks: 5, resend_interval: 7, timeout_ticks: 20, ..Config::default() };
+    let timers = Timers::new(&config);
+    assert_eq!(timers.resend_due(100, 0), 105);
+    assert_eq!(timers.resend_due(100, 2), 119);
+    assert_eq!(timers.resend_due(100, 3), 120);
+    assert_eq!(timers.on_silence(100, 3, 120), Silence::Timeout);
+}
+
+#[test]
+fn need_acks_back_off() {
+    let timers = timers();
+    let at: Vec<_> = (0..9).map(|sent| timers.need_ack_due(10, sent)).collect();
+    let after = [2, 6, 14, 30, 62, 126, 190, 254, 318];
+    assert_eq!(at, after.map(|t| t + 10));
+}
+
+#[test]
+fn need_ack_interval_that_never_doubles() {
+    let config = Config { request_ack_ticks: 3, request_ack_max_ticks: 1, ..Config::default() };
+    let timers = Timers::new(&config);
+    assert_eq!([0, 1, 2].map(|n| timers.need_ack_due(0, n)), [3, 6, 9]);
+}
