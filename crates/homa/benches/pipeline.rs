@@ -1,0 +1,141 @@
+//! What a packet costs: two endpoints in memory, 100-byte RPCs, up to 64 under way.
+//!
+//! No network and no clock are involved; each packet is copied once into a buffer, as a driver
+//! would. Every packet counts twice, as produced and as handled. Run with
+//! `cargo bench -p peyk-homa --bench pipeline`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use peyk_homa::{Config, Endpoint, Event, Path, PeerAddr, RequestOptions, SocketId, SocketOptions};
+use peyk_sansio::Instant;
+use peyk_sockbuf::{Payload, Pool};
+
+/// A host, its endpoint, and the packets it has sent.
+struct Host {
+    endpoint: Endpoint,
+    socket: SocketId,
+    path_to_other: Path,
+    wire: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Host {
+    fn new(port: Option<u16>, other: SocketAddr, seed: u64) -> Host {
+        let now = Instant::from_nanos(0);
+        let mut endpoint = Endpoint::new(Config::default(), seed, Pool::new(1024), now).unwrap();
+        let socket = endpoint.open_socket(port, SocketOptions::default()).unwrap();
+        let path_to_other = Path { remote: other, local: 0 };
+        Host { endpoint, socket, path_to_other, wire: Vec::new(), ends: Vec::new() }
+    }
+
+    /// Puts everything that may be sent on the wire.
+    fn transmit(&mut self, now: Instant) -> usize {
+        self.wire.clear();
+        self.ends.clear();
+        while let Some(packet) = self.endpoint.poll_transmit(now) {
+            packet.write_to(&mut self.wire);
+            self.ends.push(self.wire.len());
+        }
+        self.ends.len()
+    }
+
+    /// Takes everything the other host put on the wire.
+    fn receive(&mut self, now: Instant, other: &Host) {
+        let mut start = 0;
+        for &end in &other.ends {
+            self.endpoint.handle_packet(now, &self.path_to_other, &other.wire[start..end]);
+            start = end;
+        }
+    }
+}
+
+struct Bench {
+    client: Host,
+    server: Host,
+    to: PeerAddr,
+    request: Payload,
+    now: Instant,
+    done: u64,
+    packets: u64,
+}
+
+impl Bench {
+    fn new(length: usize) -> Bench {
+        let client_at: SocketAddr = "10.0.0.1:14600".parse().unwrap();
+        let server_at: SocketAddr = "10.0.0.2:14600".parse().unwrap();
+        Bench {
+            client: Host::new(None, server_at, 1),
+            server: Host::new(Some(99), client_at, 2),
+            to: PeerAddr { path: Path { remote: server_at, local: 0 }, port: 99 },
+            request: Payload::from(vec![7; length]),
+            now: Instant::from_nanos(1_000_000),
+            done: 0,
+            packets: 0,
+        }
+    }
+
+    fn send(&mut self) {
+        let (request, options) = (self.request.clone(), RequestOptions::default());
+        let (endpoint, socket) = (&mut self.client.endpoint, self.client.socket);
+        endpoint.send_request(self.now, socket, self.to, request, options).unwrap();
+    }
+
+    /// One round: requests over, responses back, new requests for the responses.
+    fn round(&mut self, step: Duration) {
+        self.now += step;
+        self.packets += self.client.transmit(self.now) as u64;
+        self.server.receive(self.now, &self.client);
+        while let Some(event) = self.server.endpoint.poll_event() {
+            if let Event::Request { rpc, message, .. } = event {
+                self.server.endpoint.reply(self.now, rpc, Payload::from(message)).unwrap();
+            }
+        }
+        self.packets += self.server.transmit(self.now) as u64;
+        self.client.receive(self.now, &self.server);
+        while let Some(event) = self.client.endpoint.poll_event() {
+            if let Event::Response { message, .. } = event {
+                assert_eq!(message.len(), self.request.len());
+                self.done += 1;
+                self.send();
+            }
+        }
+        self.client.endpoint.handle_timeout(self.now);
+        self.server.endpoint.handle_timeout(self.now);
+    }
+}
+
+fn run(name: &str, length: usize, depth: u64, rpcs: u64) {
+    let mut bench = Bench::new(length);
+    (0..depth).for_each(|_| bench.send());
+    let step = Duration::from_nanos(500 * depth);
+    while bench.done < rpcs / 10 {
+        bench.round(step);
+    }
+    let (done, packets) = (bench.done, bench.packets);
+    let begin = std::time::Instant::now();
+    while bench.done - done < rpcs {
+        bench.round(step);
+    }
+    let elapsed = begin.elapsed().as_nanos() as f64;
+    let rpcs = (bench.done - done) as f64;
+    let packets = (bench.packets - packets) as f64;
+    println!(
+        "{name:<28} {:>7.1} ns/RPC  {:>6.1} ns per packet produced or handled  {:.2} packets/RPC",
+        elapsed / rpcs,
+        elapsed / (2.0 * packets),
+        packets / rpcs,
+    );
+}
+
+fn main() {
+    let is_test = std::env::args().any(|arg| arg == "--test");
+    let scale = if is_test { 100 } else { 1 };
+    run("100 B, 1 under way", 100, 1, 1_000_000 / scale);
+    run("100 B, 64 under way", 100, 64, 4_000_000 / scale);
+    run("100 B, 1,024 under way", 100, 1024, 4_000_000 / scale);
+    run("100 B, 65,536 under way", 100, 65_536, 4_000_000 / scale);
+    run("1,000 B, 64 under way", 1_000, 64, 2_000_000 / scale);
+    run("10,000 B, 64 under way", 10_000, 64, 300_000 / scale);
+    run("200,000 B, 8 under way", 200_000, 8, 20_000 / scale);
+}
