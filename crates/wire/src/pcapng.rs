@@ -8,6 +8,7 @@
 
 mod decode;
 mod find;
+mod input;
 mod reader;
 mod writer;
 
@@ -100,18 +101,22 @@ pub enum CaptureError {
         link: u32,
     },
     /// The file could not be read, or ends within a packet.
-    #[error("cannot read after packet {packet}")]
+    #[error("cannot read at byte {offset}, after packet {packet}: {source}")]
     Read {
         /// Packets read before.
         packet: u64,
+        /// Where the packet or block begins that could not be read, in bytes.
+        offset: u64,
         /// What happened.
         source: std::io::Error,
     },
     /// The file contradicts its format.
-    #[error("malformed after packet {packet}: {reason}")]
+    #[error("malformed at byte {offset}, after packet {packet}: {reason}")]
     Malformed {
         /// Packets read before.
         packet: u64,
+        /// Where the malformed packet or block begins, in bytes.
+        offset: u64,
         /// What is wrong.
         reason: pcap_file::PcapError,
     },

@@ -1,20 +1,24 @@
 //! Reads captures and yields the Homa packets in them.
 
 use super::find::{Link, Verdict};
+use super::input::Input;
 use super::{CaptureError, Envelope, Finder, Record};
-use pcap_file::pcap::PcapReader;
+use pcap_file::pcap::PcapParser;
 use pcap_file::pcapng::blocks::interface_description::{
     InterfaceDescriptionBlock, InterfaceDescriptionOption,
 };
 use pcap_file::pcapng::blocks::simple_packet::SimplePacketBlock;
-use pcap_file::pcapng::{Block, PcapNgReader};
+use pcap_file::pcapng::{Block, PcapNgParser};
 use pcap_file::{PcapError, TsResolution};
-use std::io::{self, Chain, Cursor, ErrorKind, Read};
+use std::io::Read;
 
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
 /// The first four bytes of a pcapng file, the same in both byte orders.
 const PCAPNG_MAGIC: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+/// Those of a classic pcap file: two byte orders, microseconds and nanoseconds.
+const PCAP_MAGICS: [[u8; 4]; 4] =
+    [[0xa1, 0xb2, 0xc3, 0xd4], [0xd4, 0xc3, 0xb2, 0xa1], [0xa1, 0xb2, 0x3c, 0x4d], [0x4d, 0x3c, 0xb2, 0xa1]];
 
 /// What a reader came across so far, in packets.
 #[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
@@ -31,21 +35,20 @@ pub struct Counts {
 
 /// Reads a capture, pcapng or classic pcap of either byte order, and yields its Homa packets.
 ///
-/// Memory is bounded (one block of at most 8 MB) and no input makes it panic. After an error the
+/// Memory is bounded (one block of at most 16 MB) and no input makes it panic. After an error the
 /// iterator ends.
 pub struct Reader<R: Read> {
-    file: File<R>,
+    input: Input<R>,
+    file: File,
     finder: Finder,
     counts: Counts,
     frame: Frame,
     ended: bool,
 }
 
-type Source<R> = Chain<Cursor<Vec<u8>>, R>;
-
-enum File<R: Read> {
-    Pcap { reader: PcapReader<Source<R>>, link: Link },
-    Pcapng { reader: PcapNgReader<Source<R>>, interfaces: Vec<Interface> },
+enum File {
+    Pcap { parser: PcapParser, link: Option<Link> },
+    Pcapng { parser: PcapNgParser, interfaces: Vec<Interface> },
 }
 
 /// One interface of a pcapng section.
@@ -81,33 +84,20 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// As [`new`](Reader::new).
-    pub fn with_finder(mut input: R, finder: Finder) -> Result<Reader<R>, CaptureError> {
-        let mut magic = Vec::with_capacity(4);
-        let read = input.by_ref().take(4).read_to_end(&mut magic);
-        read.map_err(|source| CaptureError::Read { packet: 0, source })?;
-        let is_pcapng = magic == PCAPNG_MAGIC;
-        let is_pcap = matches!(
-            magic[..],
-            [0xa1, 0xb2, 0xc3, 0xd4]
-                | [0xa1, 0xb2, 0x3c, 0x4d]
-                | [0xd4, 0xc3, 0xb2, 0xa1]
-                | [0x4d, 0x3c, 0xb2, 0xa1]
-        );
-        let source = Cursor::new(magic).chain(input);
-        let file = if is_pcapng {
-            let reader = PcapNgReader::new(source).map_err(|error| located(error, 0))?;
-            File::Pcapng { reader, interfaces: Vec::new() }
-        } else if is_pcap {
-            let reader = PcapReader::new(source).map_err(|error| located(error, 0))?;
-            let number = u32::from(reader.header().datalink);
-            let link = Link::from_number(number);
-            let link = link.ok_or(CaptureError::UnsupportedLink { link: number & 0xffff })?;
-            File::Pcap { reader, link }
-        } else {
-            return Err(CaptureError::NotACapture);
+    pub fn with_finder(input: R, finder: Finder) -> Result<Reader<R>, CaptureError> {
+        let mut input = Input::new(input);
+        let file = match input.start_with(4) {
+            Ok(magic) if magic == PCAPNG_MAGIC => pcapng(&mut input),
+            Ok(magic) if PCAP_MAGICS.iter().any(|known| magic == known) => pcap(&mut input),
+            Ok(_) => return Err(CaptureError::NotACapture),
+            Err(error) => Err(PcapError::IoError(error)),
         };
+        let file = file.map_err(|error| located(error, 0, input.offset()))?;
+        if let File::Pcap { parser, link: None } = &file {
+            return Err(CaptureError::UnsupportedLink { link: u32::from(parser.header().datalink) });
+        }
         let counts = Counts::default();
-        Ok(Reader { file, finder, counts, frame: Frame::default(), ended: false })
+        Ok(Reader { input, file, finder, counts, frame: Frame::default(), ended: false })
     }
 
     /// What was read so far.
@@ -117,10 +107,22 @@ impl<R: Read> Reader<R> {
 
     /// Reads the next frame; false at the end of the file.
     fn next_frame(&mut self) -> Result<bool, PcapError> {
-        match &mut self.file {
-            File::Pcap { reader, link } => next_of_pcap(reader, *link, &mut self.frame),
-            File::Pcapng { reader, interfaces } => next_of_pcapng(reader, interfaces, &mut self.frame),
+        let Reader { input, file, frame, .. } = self;
+        while !input.is_at_end().map_err(PcapError::IoError)? {
+            let is_frame = match file {
+                File::Pcap { parser, link } => {
+                    frame.link = *link;
+                    input.parse(|bytes| next_of_pcap(parser, bytes, frame))?
+                }
+                File::Pcapng { parser, interfaces } => {
+                    input.parse(|bytes| next_of_pcapng(parser, interfaces, bytes, frame))?
+                }
+            };
+            if is_frame {
+                return Ok(true);
+            }
         }
+        Ok(false)
     }
 
     /// The Homa packet in the current frame.
@@ -169,7 +171,7 @@ impl<R: Read> Iterator for Reader<R> {
                 Ok(false) => self.ended = true,
                 Err(error) => {
                     self.ended = true;
-                    return Some(Err(located(error, self.counts.packets)));
+                    return Some(Err(located(error, self.counts.packets, self.input.offset())));
                 }
             }
         }
@@ -177,68 +179,77 @@ impl<R: Read> Iterator for Reader<R> {
     }
 }
 
-fn next_of_pcap<R: Read>(
-    reader: &mut PcapReader<R>,
-    link: Link,
+fn pcap<R: Read>(input: &mut Input<R>) -> Result<File, PcapError> {
+    let parser = input.parse(PcapParser::new)?;
+    let link = Link::from_number(u32::from(parser.header().datalink));
+    Ok(File::Pcap { parser, link })
+}
+
+fn pcapng<R: Read>(input: &mut Input<R>) -> Result<File, PcapError> {
+    let parser = input.parse(PcapNgParser::new)?;
+    Ok(File::Pcapng { parser, interfaces: Vec::new() })
+}
+
+/// Takes one packet off `bytes`; gives what is left of them, and that there is a frame.
+fn next_of_pcap<'a>(
+    parser: &PcapParser,
+    bytes: &'a [u8],
     frame: &mut Frame,
-) -> Result<bool, PcapError> {
-    let resolution = reader.header().ts_resolution;
+) -> Result<(&'a [u8], bool), PcapError> {
     // The raw form: the checked one refuses packets longer than the snap length, which are usual.
-    let Some(packet) = reader.next_raw_packet() else {
-        return Ok(false);
-    };
-    let packet = packet?;
-    let fraction = match resolution {
+    let (rest, packet) = parser.next_raw_packet(bytes)?;
+    let fraction = match parser.header().ts_resolution {
         TsResolution::MicroSecond => u64::from(packet.ts_frac) * 1000,
         TsResolution::NanoSecond => u64::from(packet.ts_frac),
     };
     frame.time_ns = u64::from(packet.ts_sec) * SECOND + fraction;
-    frame.link = Some(link);
-    frame.bytes.clear();
-    frame.bytes.extend_from_slice(&packet.data);
-    Ok(true)
+    frame.keep(&packet.data);
+    Ok((rest, true))
 }
 
-fn next_of_pcapng<R: Read>(
-    reader: &mut PcapNgReader<R>,
+/// Takes one block off `bytes`; gives what is left of them, and whether there is a frame.
+fn next_of_pcapng<'a>(
+    parser: &mut PcapNgParser,
     interfaces: &mut Vec<Interface>,
+    bytes: &'a [u8],
     frame: &mut Frame,
-) -> Result<bool, PcapError> {
-    loop {
-        let is_little = reader.section().endianness.is_little();
-        let Some(block) = reader.next_block() else {
-            return Ok(false);
-        };
-        let block = block?;
-        let (number, ticks, bytes) = match &block {
-            Block::SectionHeader(_) => {
-                interfaces.clear();
-                continue;
-            }
-            Block::InterfaceDescription(description) => {
-                interfaces.push(Interface::new(description));
-                continue;
-            }
-            Block::EnhancedPacket(packet) => {
-                // The crate takes the ticks for nanoseconds, whatever the interface says.
-                let ticks = u64::try_from(packet.timestamp.as_nanos()).unwrap_or(u64::MAX);
-                (packet.interface_id, ticks, &packet.data[..])
-            }
-            Block::Packet(packet) => {
-                // The high half comes first also in little-endian files; the crate reads one number.
-                let ticks = packet.timestamp.rotate_left(if is_little { 32 } else { 0 });
-                (u32::from(packet.interface_id), ticks, &packet.data[..])
-            }
-            Block::SimplePacket(packet) => (0, 0, simple_packet(packet, interfaces)),
-            _ => continue,
-        };
-        let interface = interfaces.get(number as usize);
-        let interface = interface.ok_or(PcapError::InvalidInterfaceId(number))?;
-        frame.link = interface.link;
-        frame.time_ns = interface.nanoseconds(ticks);
-        frame.bytes.clear();
-        frame.bytes.extend_from_slice(bytes);
-        return Ok(true);
+) -> Result<(&'a [u8], bool), PcapError> {
+    let is_little = parser.section().endianness.is_little();
+    let (rest, block) = parser.next_block(bytes)?;
+    let (number, ticks, data) = match &block {
+        Block::SectionHeader(_) => {
+            interfaces.clear();
+            return Ok((rest, false));
+        }
+        Block::InterfaceDescription(description) => {
+            interfaces.push(Interface::new(description));
+            return Ok((rest, false));
+        }
+        Block::EnhancedPacket(packet) => {
+            // The crate takes the ticks for nanoseconds, whatever the interface says.
+            let ticks = u64::try_from(packet.timestamp.as_nanos()).unwrap_or(u64::MAX);
+            (packet.interface_id, ticks, &packet.data[..])
+        }
+        Block::Packet(packet) => {
+            // The high half comes first also in little-endian files; the crate reads one number.
+            let ticks = packet.timestamp.rotate_left(if is_little { 32 } else { 0 });
+            (u32::from(packet.interface_id), ticks, &packet.data[..])
+        }
+        Block::SimplePacket(packet) => (0, 0, simple_packet(packet, interfaces)),
+        _ => return Ok((rest, false)),
+    };
+    let interface = interfaces.get(number as usize);
+    let interface = interface.ok_or(PcapError::InvalidInterfaceId(number))?;
+    frame.link = interface.link;
+    frame.time_ns = interface.nanoseconds(ticks);
+    frame.keep(data);
+    Ok((rest, true))
+}
+
+impl Frame {
+    fn keep(&mut self, bytes: &[u8]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
     }
 }
 
@@ -290,12 +301,9 @@ impl Interface {
 }
 
 /// Says where the error is.
-fn located(error: PcapError, packet: u64) -> CaptureError {
+fn located(error: PcapError, packet: u64, offset: u64) -> CaptureError {
     match error {
-        PcapError::IoError(source) => CaptureError::Read { packet, source },
-        PcapError::IncompleteBuffer => {
-            CaptureError::Read { packet, source: io::Error::from(ErrorKind::UnexpectedEof) }
-        }
-        reason => CaptureError::Malformed { packet, reason },
+        PcapError::IoError(source) => CaptureError::Read { packet, offset, source },
+        reason => CaptureError::Malformed { packet, offset, reason },
     }
 }

@@ -287,15 +287,17 @@ fn errors_say_where_and_end_the_reading() {
         let error = error_of(&file[..end]);
         let expected = match end {
             0..4 => "neither a pcap nor a pcapng file",
-            4..24 => "cannot read after packet 0",
+            4..24 => "cannot read at byte 0, after packet 0: the file ends too early",
             24 | 88 => "", // between two packets nothing seems to be missing
-            25..88 => "cannot read after packet 0",
-            _ => "cannot read after packet 1",
+            25..88 => "cannot read at byte 24, after packet 0: the file ends too early",
+            _ => "cannot read at byte 88, after packet 1: the file ends too early",
         };
         assert_eq!(error, expected, "cut at {end} of {}", file.len());
     }
     let lost = [section(false), packet(6, false, 0, &frame)].concat();
-    assert!(error_of(&lost).starts_with("malformed after packet 0"));
+    assert_eq!(error_of(&lost), "malformed at byte 28, after packet 0: No corresponding interface id: 0");
+    let huge = [section(false), vec![6, 0, 0, 0, 0xf0, 0xff, 0xff, 0xff], vec![0; 20 << 20]].concat();
+    assert!(error_of(&huge).ends_with("a block of more than 16 MB"), "{}", error_of(&huge));
 }
 
 #[test]
