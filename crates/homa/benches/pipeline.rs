@@ -3,6 +3,7 @@
 //! No network and no clock are involved; each packet is copied once into a buffer, as a driver
 //! would. Every packet counts twice, as produced and as handled. Run with
 //! `cargo bench -p peyk-homa --bench pipeline`.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a bench measures real time")]
 
 use std::net::SocketAddr;
 use std::time::Duration;

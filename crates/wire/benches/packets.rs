@@ -2,6 +2,7 @@
 //!
 //! Run with `cargo bench -p peyk-wire`. The packets vary and go through `black_box`, so that
 //! nothing is worked out at compile time.
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a bench measures real time")]
 
 use peyk_wire::homa::{Ack, AckEntry, Data, Grant, Header, Packet, PacketType, fill_checksum};
 use std::hint::black_box;

@@ -1,5 +1,10 @@
 //! The bodies of the fuzz targets on a stable compiler: random bytes and mutated seeds, for about
 //! a second. The real fuzzer is in `fuzz/`.
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "the time limit of the test is real time"
+)]
 
 use std::fs;
 use std::path::Path;
