@@ -48,6 +48,17 @@ impl PacketHeader {
         PacketHeader { len: len as u8, bytes }
     }
 
+    /// A header made of these bytes, for drivers that spoil packets on purpose and for tests.
+    ///
+    /// # Panics
+    /// If there are more than [`MAX_HEADER_LEN`].
+    pub fn copy_from(bytes: &[u8]) -> PacketHeader {
+        PacketHeader::build(|out| {
+            out[..bytes.len()].copy_from_slice(bytes);
+            bytes.len()
+        })
+    }
+
     /// The header's bytes.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]

@@ -1,7 +1,7 @@
 //! UDP sockets with the options message protocols want.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
 use crate::sys::socket;
@@ -96,6 +96,17 @@ pub fn route_mtu(remote: SocketAddr) -> io::Result<u32> {
         SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
     };
     socket::get(&fd, level, name).map(|mtu| u32::try_from(mtu).unwrap_or(0))
+}
+
+/// The address of ours that packets to `remote` leave from.
+///
+/// # Errors
+/// Those of `socket` and `connect`: there is no route.
+pub fn route_source(remote: SocketAddr) -> io::Result<IpAddr> {
+    let remote = canonical(remote);
+    let fd = socket::udp_socket(&remote)?;
+    socket::connect(&fd, &remote)?;
+    Ok(socket::local_addr(&fd)?.ip())
 }
 
 /// The same address with mapped IPv4 written as IPv4 and a port that can be connected to.

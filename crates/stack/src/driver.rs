@@ -1,0 +1,177 @@
+//! Packet I/O of a shard: the trait, and what all drivers share.
+//!
+//! A driver belongs to its shard's thread. It carries Homa packets between this host and others
+//! without looking inside; the protocol's own reading of time, order and loss stays above it.
+
+pub mod capture;
+pub mod fault;
+pub mod memory;
+mod plan;
+pub mod udp;
+
+use std::io;
+use std::net::SocketAddr;
+
+pub use peyk_kevent::{Handle, Wait};
+
+use peyk_homa::{Path, Transmit, Unreachable};
+
+/// Carries packets for one shard.
+pub trait Driver {
+    /// Opens a socket for carriage bound to `bind` (port 0: any free one). Returns its number,
+    /// used as [`Path::local`], and the address it got. An unspecified IPv6 address takes IPv4 too.
+    ///
+    /// # Errors
+    /// The address cannot be bound, or there are too many sockets.
+    fn open_local(&mut self, bind: SocketAddr) -> io::Result<(u16, SocketAddr)>;
+
+    /// Closes a carriage socket; packets still queued on it are dropped.
+    fn close_local(&mut self, local: u16);
+
+    /// Bytes the route to `remote` carries in one IP packet; a cautious guess if unknown.
+    fn mtu(&mut self, remote: SocketAddr) -> u32;
+
+    /// False while too much waits to be sent; [`Driver::poll`] makes it true again.
+    fn can_send(&self) -> bool;
+
+    /// Adds a packet to the burst. It leaves with the next [`Driver::flush`].
+    fn send(&mut self, packet: Transmit);
+
+    /// Sends the burst.
+    fn flush(&mut self);
+
+    /// Waits as told and hands everything that arrived to `sink`; returns the number of calls. A
+    /// call of the waker's `wake` ends the wait as well.
+    ///
+    /// # Errors
+    /// The system refused to wait; nothing is lost.
+    fn poll(&mut self, wait: Wait, sink: &mut dyn FnMut(Received<'_>)) -> io::Result<usize>;
+
+    /// Ends the current or next wait of [`Driver::poll`] from any thread.
+    fn waker(&self) -> Handle;
+
+    /// Counters.
+    fn stats(&self) -> &DriverStats;
+}
+
+impl<D: Driver + ?Sized> Driver for Box<D> {
+    fn open_local(&mut self, bind: SocketAddr) -> io::Result<(u16, SocketAddr)> {
+        (**self).open_local(bind)
+    }
+    fn close_local(&mut self, local: u16) {
+        (**self).close_local(local);
+    }
+    fn mtu(&mut self, remote: SocketAddr) -> u32 {
+        (**self).mtu(remote)
+    }
+    fn can_send(&self) -> bool {
+        (**self).can_send()
+    }
+    fn send(&mut self, packet: Transmit) {
+        (**self).send(packet);
+    }
+    fn flush(&mut self) {
+        (**self).flush();
+    }
+    fn poll(&mut self, wait: Wait, sink: &mut dyn FnMut(Received<'_>)) -> io::Result<usize> {
+        (**self).poll(wait, sink)
+    }
+    fn waker(&self) -> Handle {
+        (**self).waker()
+    }
+    fn stats(&self) -> &DriverStats {
+        (**self).stats()
+    }
+}
+
+/// What a driver hands up.
+#[derive(Debug)]
+pub enum Received<'a> {
+    /// One packet.
+    Packet {
+        /// Where it came from, and through which socket.
+        path: &'a Path,
+        /// The Homa packet.
+        data: &'a [u8],
+    },
+    /// The network reported that packets to a host do not arrive.
+    Unreachable {
+        /// The destination of the packet at fault.
+        remote: SocketAddr,
+        /// What was reported.
+        why: Unreachable,
+    },
+}
+
+/// Counters of a driver, from its start.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct DriverStats {
+    /// Packets handed to the network.
+    pub packets_sent: u64,
+    /// Bytes of those packets, without the headers below Homa.
+    pub bytes_sent: u64,
+    /// Trains (or single packets) in which they left.
+    pub trains_sent: u64,
+    /// Packets that arrived.
+    pub packets_received: u64,
+    /// Bytes of those packets.
+    pub bytes_received: u64,
+    /// Trains (or single packets) in which they arrived.
+    pub trains_received: u64,
+    /// Trains that had to wait because the system's send queue was full.
+    pub sends_delayed: u64,
+    /// Trains taken apart because the kernel or the route refused them as such.
+    pub trains_refused: u64,
+    /// Packets dropped because they were too long for the route.
+    pub dropped_too_big: u64,
+    /// Packets dropped because a filter forbids them.
+    pub dropped_prohibited: u64,
+    /// Packets dropped because there is no way to the host.
+    pub dropped_unreachable: u64,
+    /// Packets dropped for other errors, or because too much was queued.
+    pub dropped_other: u64,
+    /// Packets dropped because their socket was closed.
+    pub dropped_closed: u64,
+    /// Datagrams received longer than any packet can be.
+    pub truncated: u64,
+    /// Reports from the network that packets do not arrive.
+    pub unreachable_reports: u64,
+    /// Reports from the network that a route carries less than assumed.
+    pub mtu_reports: u64,
+    /// Packets lost, doubled, delayed or spoilt on purpose.
+    pub faults: FaultStats,
+    /// Counters of the completion queue.
+    pub queue: peyk_kevent::Stats,
+}
+
+/// Counters of faults made on purpose.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FaultStats {
+    /// Packets lost.
+    pub dropped: u64,
+    /// Packets sent twice.
+    pub duplicated: u64,
+    /// Packets held back so that others overtook them.
+    pub reordered: u64,
+    /// Packets with a flipped bit.
+    pub corrupted: u64,
+}
+
+/// What the driver found on this machine.
+#[derive(Debug, Clone)]
+pub struct Caps {
+    /// The completion queue: backend and why.
+    pub queue: peyk_kevent::Caps,
+    /// The kernel cuts trains into packets.
+    pub gso: bool,
+    /// The kernel joins arriving packets to trains.
+    pub gro: bool,
+}
+
+impl std::fmt::Display for Caps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = |on| if on { "on" } else { "off" };
+        write!(f, "{}; send trains {}, receive trains {}", self.queue, word(self.gso), word(self.gro))
+    }
+}

@@ -1,0 +1,101 @@
+//! The plan keeps its promises about order, and makes the trains one expects.
+
+use super::*;
+use peyk_sansio::Prng;
+
+const LIMITS: Limits = Limits { packets: 64, bytes: 65507 };
+
+fn item(to: u16, priority: u8, len: usize, key: u64) -> Item {
+    let remote = SocketAddr::from(([10, 0, 0, 1], to));
+    Item { local: 0, remote, priority, control: false, len, key }
+}
+
+fn plan(items: &[Item]) -> Vec<Vec<u16>> {
+    let mut planner = Planner::default();
+    planner.plan(items, LIMITS).iter().map(|t| t.packets.clone()).filter(|p| !p.is_empty()).collect()
+}
+
+#[test]
+fn plan__one_message_is_one_train() {
+    let mut items = vec![item(1, 0, 1400, 7); 5];
+    items.push(item(1, 0, 300, 7));
+    assert_eq!(plan(&items), [[0, 1, 2, 3, 4, 5]]);
+}
+
+#[test]
+fn plan__peers_in_turn_get_a_train_each() {
+    let items: Vec<_> = (0..6).map(|i| item(i % 2, 3, 100, u64::from(i))).collect();
+    assert_eq!(plan(&items), [[0, 2, 4], [1, 3, 5]]);
+}
+
+#[test]
+fn plan__full_packets_pass_the_tails_of_other_messages() {
+    let items = [
+        item(1, 0, 1400, 1),
+        item(1, 0, 200, 1),
+        item(1, 0, 1400, 2),
+        item(1, 0, 1400, 2),
+        item(1, 0, 90, 2),
+    ];
+    assert_eq!(plan(&items), [vec![0, 2, 3, 1], vec![4]]);
+}
+
+#[test]
+fn plan__small_packets_do_not_wait_for_long_trains() {
+    let items = [item(1, 0, 90, 1), item(1, 0, 1400, 2), item(1, 0, 1400, 2)];
+    assert_eq!(plan(&items), [vec![0], vec![1, 2]]);
+}
+
+#[test]
+fn plan__respects_limits() {
+    let items = vec![item(1, 0, 9000, 1); 20];
+    assert_eq!(plan(&items).iter().map(Vec::len).collect::<Vec<_>>(), [7, 7, 6]);
+    let items = vec![item(1, 0, 100, 1); 130];
+    assert_eq!(plan(&items).iter().map(Vec::len).collect::<Vec<_>>(), [64, 64, 2]);
+}
+
+/// Random bursts: everything is sent once, priorities and messages keep their order, control
+/// stays in front, trains are well-formed.
+#[test]
+fn plan__keeps_order_where_it_must() {
+    let mut rng = Prng::new(1);
+    let mut planner = Planner::default();
+    for _ in 0..2000 {
+        let n = 1 + rng.below(120) as usize;
+        let mut items: Vec<Item> = (0..n)
+            .map(|_| {
+                let len = [60, 100, 156, 1400, 9000][rng.below(5) as usize];
+                let mut it = item(rng.below(3) as u16, rng.below(3) as u8, len, rng.below(10));
+                it.control = rng.chance(0.1);
+                it
+            })
+            .collect();
+        items.sort_by_key(|it| std::cmp::Reverse((it.control, it.priority)));
+        let order: Vec<u16> = planner.plan(&items, LIMITS).iter().flat_map(|t| t.packets.clone()).collect();
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..n as u16).collect::<Vec<_>>(), "each packet once");
+        for pair in order.windows(2) {
+            let [a, b] = [pair[0], pair[1]].map(|i| items[usize::from(i)]);
+            assert!(
+                (a.control, a.priority) >= (b.control, b.priority),
+                "priority and control keep their order"
+            );
+        }
+        for (at, &i) in order.iter().enumerate() {
+            let overtaken = order[..at]
+                .iter()
+                .filter(|&&j| j > i && items[usize::from(j)].key == items[usize::from(i)].key);
+            let key = items[usize::from(i)].key;
+            assert_eq!(overtaken.count(), 0, "message {key} keeps its order");
+        }
+        for train in planner.plan(&items, LIMITS).iter().filter(|t| !t.packets.is_empty()) {
+            let lens: Vec<usize> = train.packets.iter().map(|&i| items[usize::from(i)].len).collect();
+            let (last, rest) = lens.split_last().unwrap();
+            assert!(rest.iter().all(|l| *l == lens[0]) && *last <= lens[0]);
+            assert!(lens.len() <= 64 && lens.iter().sum::<usize>() <= 65507);
+            let firsts = items[usize::from(train.packets[0])];
+            assert!(train.packets.iter().all(|&i| items[usize::from(i)].remote == firsts.remote));
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! Homa packets in UDP datagrams, through the kernel's sockets.
+//!
+//! The trip through the kernel costs more than anything else here, so packets travel in trains: a
+//! burst is grouped (`plan`), each group leaves by one call and is cut by the kernel
+//! (`UDP_SEGMENT`), and arriving trains (`UDP_GRO`) are taken apart here. Sends are plain
+//! calls; what the socket does not take at once is handed to the completion queue, and
+//! [`Driver::can_send`] says no until that has left.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use peyk_homa::{Path, Transmit, Unreachable};
+use peyk_kevent::{
+    Config as QueueConfig, Event, Events, Handle, Queue, RecvMsg, SendMsg, SocketError, Source, Spin, Token,
+    Train, Wait, What, Why, udp,
+};
+
+use crate::driver::plan::{Item, Limits, Planner};
+use crate::driver::{Caps, Driver, DriverStats, Received};
+
+/// Carriage sockets at most.
+const LOCALS: usize = 1024;
+/// Trains that may wait in the completion queue before [`Driver::can_send`] says no.
+const BACKLOG: usize = 16;
+/// Trains kept for reuse.
+const SPARE: usize = 256;
+/// Packets in a burst before it is sent without waiting for `flush`.
+const BURST: usize = 1024;
+/// Routes remembered, and for how long.
+const ROUTES: usize = 4096;
+const ROUTE_AGE: Duration = Duration::from_secs(10);
+/// Assumed of routes that cannot be asked for.
+const MTU_GUESS: u32 = 1500;
+/// Trains refused before a socket gives up sending trains.
+const REFUSALS: u32 = 8;
+/// Reports kept for the next poll.
+const REPORTS: usize = 256;
+/// Where the common header holds the id of the RPC.
+const KEY_AT: usize = 20;
+
+const TRAINS: Limits = Limits { packets: 64, bytes: 65507 };
+const SINGLES: Limits = Limits { packets: 1, bytes: 65507 };
+
+/// A driver on UDP sockets.
+#[derive(Debug)]
+pub struct UdpDriver {
+    queue: Queue,
+    events: Events,
+    locals: Vec<Option<Local>>,
+    burst: Vec<Transmit>,
+    items: Vec<Item>,
+    planner: Planner,
+    /// Trains of the burst being sent.
+    ready: Vec<Box<Train>>,
+    spare: Vec<Box<Train>>,
+    /// Trains in the completion queue.
+    backlog: usize,
+    routes: HashMap<IpAddr, (u32, Instant)>,
+    reports: Vec<(SocketAddr, Unreachable)>,
+    options: udp::Options,
+    caps: Caps,
+    stats: DriverStats,
+}
+
+#[derive(Debug)]
+struct Local {
+    source: Source,
+    ipv6: bool,
+    gso: bool,
+    refusals: u32,
+}
+
+impl UdpDriver {
+    /// A driver for the calling thread, with the backend the configuration asks for.
+    ///
+    /// # Errors
+    /// No backend can be used.
+    pub fn new(config: &crate::Config) -> io::Result<UdpDriver> {
+        let queue = QueueConfig { backend: config.backend, ..QueueConfig::default() };
+        UdpDriver::with_options(queue, udp::Options::default())
+    }
+
+    /// A driver with its own choice of queue and socket options.
+    ///
+    /// # Errors
+    /// No backend can be used, or there is no UDP at all.
+    pub fn with_options(queue: QueueConfig, options: udp::Options) -> io::Result<UdpDriver> {
+        let queue = Queue::new(queue).map_err(io::Error::other)?;
+        // What a socket can do here, before the first one is opened in earnest.
+        let probe = udp::bind(SocketAddr::from(([0, 0, 0, 0], 0)), &options)
+            .or_else(|_| udp::bind(SocketAddr::from(([0u16; 8], 0)), &options))?;
+        let caps = Caps { queue: queue.caps().clone(), gso: probe.gso, gro: probe.gro };
+        Ok(UdpDriver {
+            queue,
+            events: Events::with_capacity(64),
+            locals: Vec::new(),
+            burst: Vec::new(),
+            items: Vec::new(),
+            planner: Planner::default(),
+            ready: Vec::new(),
+            spare: Vec::new(),
+            backlog: 0,
+            routes: HashMap::new(),
+            reports: Vec::new(),
+            options,
+            caps,
+            stats: DriverStats::default(),
+        })
+    }
+
+    /// What this machine offers.
+    pub fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    fn local(&self, local: u16) -> Option<&Local> {
+        self.locals.get(usize::from(local))?.as_ref()
+    }
+
+    fn train(&mut self, local: u16, packet: &Transmit) -> Box<Train> {
+        let mut train = self.spare.pop().unwrap_or_else(Train::new);
+        let mapped = self.local(local).is_some_and(|l| l.ipv6);
+        train.start(for_socket(packet.path.remote, mapped), packet.priority << 5);
+        train
+    }
+
+    fn recycle(&mut self, mut train: Box<Train>) {
+        if self.spare.len() < SPARE {
+            // Lets go of the payloads.
+            train.start(train.to(), 0);
+            self.spare.push(train);
+        }
+    }
+
+    /// Turns the burst into trains and sends them, socket by socket.
+    fn send_planned(&mut self) {
+        let trains = self.burst.iter().all(|p| self.local(p.path.local).is_none_or(|l| l.gso));
+        self.items.clear();
+        self.items.extend(self.burst.iter().map(item_of));
+        let mut planner = std::mem::take(&mut self.planner);
+        let mut burst = std::mem::take(&mut self.burst);
+        let mut current = None;
+        for planned in planner.plan(&self.items, if trains { TRAINS } else { SINGLES }) {
+            let Some(&first) = planned.packets.first() else { continue };
+            let local = burst[usize::from(first)].path.local;
+            if current.is_some_and(|c| c != local) {
+                self.transmit(current.unwrap_or(local));
+            }
+            current = Some(local);
+            let mut train = self.train(local, &burst[usize::from(first)]);
+            for &i in &planned.packets {
+                let packet = &mut burst[usize::from(i)];
+                let payload = std::mem::take(&mut packet.payload);
+                if !train.push(packet.header.as_slice(), payload.clone()) {
+                    // More slices than a train may have: continue with another.
+                    let next = self.train(local, packet);
+                    self.ready.push(std::mem::replace(&mut train, next));
+                    train.push(packet.header.as_slice(), payload);
+                }
+            }
+            self.ready.push(train);
+        }
+        if let Some(local) = current {
+            self.transmit(local);
+        }
+        burst.clear();
+        self.burst = burst;
+        self.planner = planner;
+    }
+
+    /// Sends the ready trains on one socket.
+    fn transmit(&mut self, local: u16) {
+        let mut ready = std::mem::take(&mut self.ready);
+        let Some(source) = self.local(local).map(|l| l.source.clone()) else {
+            self.stats.dropped_closed += ready.iter().map(|t| t.packets() as u64).sum::<u64>();
+            ready.drain(..).for_each(|t| self.recycle(t));
+            self.ready = ready;
+            return;
+        };
+        let mut at = 0;
+        while at < ready.len() {
+            match self.queue.send_now(&source, &mut ready[at..]) {
+                Ok(0) => break,
+                Ok(sent) => {
+                    ready[at..at + sent].iter().for_each(|t| count_sent(&mut self.stats, t));
+                    at += sent;
+                }
+                Err(e) => {
+                    self.failed(local, &source, e, &ready[at]);
+                    at += 1;
+                }
+            }
+        }
+        for (i, train) in ready.drain(..).enumerate() {
+            if i < at { self.recycle(train) } else { self.enqueue(local, &source, train) }
+        }
+        self.ready = ready;
+    }
+
+    /// Leaves a train to the completion queue.
+    fn enqueue(&mut self, local: u16, source: &Source, train: Box<Train>) {
+        self.stats.sends_delayed += 1;
+        match self.queue.submit(Token(u64::from(local)), SendMsg { source: source.clone(), train }) {
+            Ok(_) => self.backlog += 1,
+            Err(rejected) => {
+                self.stats.dropped_other += rejected.op.train.packets() as u64;
+                self.recycle(rejected.op.train);
+            }
+        }
+    }
+
+    /// A train could not be sent: takes it apart if that may help, else drops and counts it.
+    fn failed(&mut self, local: u16, source: &Source, error: io::Error, train: &Train) {
+        let packets = train.packets() as u64;
+        let errno = error.raw_os_error().unwrap_or(0);
+        if packets > 1 && matches!(errno, libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP) {
+            self.stats.trains_refused += 1;
+            if let Some(Some(l)) = self.locals.get_mut(usize::from(local)) {
+                l.refusals += 1;
+                l.gso = l.gso && l.refusals < REFUSALS;
+            }
+            let mut singles: Vec<Box<Train>> = train.split().collect();
+            self.send_singles(local, source, &mut singles);
+            return;
+        }
+        match errno {
+            libc::EMSGSIZE => {
+                self.stats.dropped_too_big += packets;
+                self.routes.remove(&canonical(train.to()).ip());
+            }
+            libc::EPERM | libc::EACCES => self.stats.dropped_prohibited += packets,
+            libc::EHOSTUNREACH | libc::EHOSTDOWN | libc::ENETUNREACH | libc::ENETDOWN => {
+                self.stats.dropped_unreachable += packets;
+                self.report(canonical(train.to()), Unreachable::Host);
+            }
+            _ => self.stats.dropped_other += packets,
+        }
+    }
+
+    fn send_singles(&mut self, local: u16, source: &Source, singles: &mut Vec<Box<Train>>) {
+        let mut at = 0;
+        while at < singles.len() {
+            match self.queue.send_now(source, &mut singles[at..]) {
+                Ok(0) => break,
+                Ok(sent) => {
+                    singles[at..at + sent].iter().for_each(|t| count_sent(&mut self.stats, t));
+                    at += sent;
+                }
+                Err(e) => {
+                    self.failed(local, source, e, &singles[at]);
+                    at += 1;
+                }
+            }
+        }
+        singles.drain(at..).for_each(|t| self.enqueue(local, source, t));
+    }
+
+    fn report(&mut self, remote: SocketAddr, why: Unreachable) {
+        self.stats.unreachable_reports += 1;
+        if self.reports.len() < REPORTS && !self.reports.contains(&(remote, why)) {
+            self.reports.push((remote, why));
+        }
+    }
+
+    fn on_error(&mut self, error: SocketError) {
+        let Some(remote) = error.remote.map(canonical) else { return };
+        match error.why {
+            Why::Port => self.report(remote, Unreachable::Port { homa_port: None }),
+            Why::Protocol => self.report(remote, Unreachable::Protocol),
+            Why::Host | Why::Network | Why::Prohibited => self.report(remote, Unreachable::Host),
+            Why::TooBig { mtu } => {
+                self.stats.mtu_reports += 1;
+                if let Some(route) = self.routes.get_mut(&remote.ip()).filter(|_| mtu > 0) {
+                    route.0 = mtu;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_event(&mut self, event: Event, sink: &mut dyn FnMut(Received<'_>)) -> usize {
+        let local = event.token.0 as u16;
+        match event.what {
+            What::Dgrams(dgrams) => {
+                let path = Path { remote: canonical(dgrams.from), local };
+                let mut count = 0;
+                self.stats.truncated += u64::from(dgrams.is_truncated());
+                for data in dgrams.iter() {
+                    count += 1;
+                    sink(Received::Packet { path: &path, data });
+                }
+                self.stats.trains_received += 1;
+                self.stats.packets_received += count as u64;
+                self.stats.bytes_received += dgrams.bytes().len() as u64;
+                return count;
+            }
+            What::Error(error) => self.on_error(error),
+            What::Sent(train) => {
+                self.backlog -= 1;
+                count_sent(&mut self.stats, &train);
+                self.recycle(train);
+            }
+            What::SendFailed(error, train) => {
+                self.backlog -= 1;
+                match self.local(local).map(|l| l.source.clone()) {
+                    Some(source) => self.failed(local, &source, error, &train),
+                    None => self.stats.dropped_closed += train.packets() as u64,
+                }
+                self.recycle(train);
+            }
+            What::Cancelled(Some(train)) => {
+                self.backlog -= 1;
+                self.stats.dropped_closed += train.packets() as u64;
+                self.recycle(train);
+            }
+            What::Failed(error) => tracing::error!(%error, local, "a carriage socket stopped receiving"),
+            _ => {}
+        }
+        0
+    }
+
+    fn hand_up_reports(&mut self, sink: &mut dyn FnMut(Received<'_>)) -> usize {
+        let count = self.reports.len();
+        for (remote, why) in self.reports.drain(..) {
+            sink(Received::Unreachable { remote, why });
+        }
+        count
+    }
+}
+
+impl Driver for UdpDriver {
+    fn open_local(&mut self, bind: SocketAddr) -> io::Result<(u16, SocketAddr)> {
+        let place = match self.locals.iter().position(Option::is_none) {
+            Some(place) => place,
+            None if self.locals.len() < LOCALS => self.locals.len(),
+            None => return Err(io::Error::other("too many carriage sockets")),
+        };
+        let bound = udp::bind(bind, &self.options)?;
+        let source = self.queue.adopt(bound.fd).map_err(io::Error::other)?;
+        let stream = RecvMsg { source: source.clone() };
+        self.queue.submit(Token(place as u64), stream).map_err(|r| io::Error::other(r.why))?;
+        let local = Local { source, ipv6: bound.local.is_ipv6(), gso: bound.gso, refusals: 0 };
+        if place == self.locals.len() {
+            self.locals.push(None);
+        }
+        self.locals[place] = Some(local);
+        Ok((place as u16, bound.local))
+    }
+
+    fn close_local(&mut self, local: u16) {
+        if let Some(place) = self.locals.get_mut(usize::from(local)) {
+            if let Some(local) = place.take() {
+                self.queue.close(local.source);
+            }
+        }
+    }
+
+    fn mtu(&mut self, remote: SocketAddr) -> u32 {
+        let now = Instant::now();
+        let ip = canonical(remote).ip();
+        if let Some((mtu, asked)) = self.routes.get(&ip) {
+            if now.saturating_duration_since(*asked) < ROUTE_AGE {
+                return *mtu;
+            }
+        }
+        if self.routes.len() >= ROUTES {
+            self.routes.clear();
+        }
+        let mtu = udp::route_mtu(remote).ok().filter(|mtu| *mtu > 0).unwrap_or(MTU_GUESS);
+        self.routes.insert(ip, (mtu, now));
+        mtu
+    }
+
+    fn can_send(&self) -> bool {
+        self.backlog < BACKLOG
+    }
+
+    fn send(&mut self, packet: Transmit) {
+        if self.burst.len() >= BURST {
+            self.flush();
+        }
+        self.burst.push(packet);
+    }
+
+    fn flush(&mut self) {
+        match self.burst.len() {
+            0 => {}
+            1 => {
+                let Some(packet) = self.burst.pop() else { return };
+                let local = packet.path.local;
+                let mut train = self.train(local, &packet);
+                train.push(packet.header.as_slice(), packet.payload);
+                self.ready.push(train);
+                self.transmit(local);
+            }
+            _ => self.send_planned(),
+        }
+    }
+
+    fn poll(&mut self, wait: Wait, sink: &mut dyn FnMut(Received<'_>)) -> io::Result<usize> {
+        let mut count = self.hand_up_reports(sink);
+        let wait = if count > 0 { Wait { until: Some(Instant::now()), spin: Spin::Sleep } } else { wait };
+        let mut events = std::mem::take(&mut self.events);
+        let result = self.queue.wait(&mut events, wait);
+        for event in events.drain() {
+            count += self.on_event(event, sink);
+        }
+        self.events = events;
+        count += self.hand_up_reports(sink);
+        self.stats.queue.clone_from(self.queue.stats());
+        result?;
+        Ok(count)
+    }
+
+    fn waker(&self) -> Handle {
+        self.queue.handle()
+    }
+
+    fn stats(&self) -> &DriverStats {
+        &self.stats
+    }
+}
+
+fn item_of(packet: &Transmit) -> Item {
+    let header = packet.header.as_slice();
+    let key = header.get(KEY_AT..KEY_AT + 8).and_then(|k| k.try_into().ok()).map_or(0, u64::from_be_bytes);
+    Item {
+        local: packet.path.local,
+        remote: packet.path.remote,
+        priority: packet.priority,
+        control: packet.payload.is_empty(),
+        len: packet.len(),
+        key,
+    }
+}
+
+fn count_sent(stats: &mut DriverStats, train: &Train) {
+    stats.trains_sent += 1;
+    stats.packets_sent += train.packets() as u64;
+    stats.bytes_sent += train.bytes() as u64;
+}
+
+/// IPv4 addresses as themselves, however the socket wrote them.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    match addr {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(v4) => SocketAddr::new(v4.into(), v6.port()),
+            None => addr,
+        },
+        SocketAddr::V4(_) => addr,
+    }
+}
+
+/// The address as a socket of that family wants it.
+fn for_socket(addr: SocketAddr, ipv6: bool) -> SocketAddr {
+    match addr {
+        SocketAddr::V4(v4) if ipv6 => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests;

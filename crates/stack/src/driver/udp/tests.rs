@@ -1,0 +1,193 @@
+//! The driver over loopback sockets, once for each backend.
+
+use std::net::UdpSocket;
+
+use super::*;
+use crate::driver::memory::tests::transmit;
+use peyk_kevent::Backend;
+
+const HEADER: [u8; 28] = [9; 28];
+
+fn driver(backend: Backend) -> UdpDriver {
+    let queue = QueueConfig { backend, ..QueueConfig::default() };
+    UdpDriver::with_options(queue, udp::Options::default()).unwrap()
+}
+
+fn on_both(test: impl Fn(UdpDriver, UdpDriver)) {
+    for backend in [Backend::Uring, Backend::Epoll] {
+        test(driver(backend), driver(backend));
+    }
+}
+
+/// Polls until `count` packets have come, or gives up after five seconds.
+fn collect(driver: &mut UdpDriver, count: usize) -> Vec<(Path, Vec<u8>)> {
+    let until = Instant::now() + Duration::from_secs(5);
+    let mut got = Vec::new();
+    while got.len() < count && Instant::now() < until {
+        driver
+            .poll(Wait::until(until), &mut |r| {
+                if let Received::Packet { path, data } = r {
+                    got.push((*path, data.to_vec()));
+                }
+            })
+            .unwrap();
+    }
+    got
+}
+
+fn connected(a: &mut UdpDriver, b: &mut UdpDriver, bind: &str) -> (Path, SocketAddr) {
+    let (local, from) = a.open_local(bind.parse().unwrap()).unwrap();
+    let (_, remote) = b.open_local(bind.parse().unwrap()).unwrap();
+    (Path { remote, local }, from)
+}
+
+#[test]
+fn packets__arrive_whole_and_in_order() {
+    on_both(|mut a, mut b| {
+        for bind in ["127.0.0.1:0", "[::1]:0"] {
+            let (path, from) = connected(&mut a, &mut b, bind);
+            for i in 0..100usize {
+                a.send(transmit(path, 3, &HEADER, &vec![i as u8; [0, 1, 100, 1372, 600][i % 5] + i / 5]));
+            }
+            a.flush();
+            let got = collect(&mut b, 100);
+            let mut sizes: Vec<usize> = got.iter().map(|(_, d)| d.len() - 28).collect();
+            let mut expected: Vec<usize> = (0..100).map(|i| [0, 1, 100, 1372, 600][i % 5] + i / 5).collect();
+            sizes.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(sizes, expected, "{bind}");
+            for (path, data) in &got {
+                assert_eq!(path.remote, from);
+                assert_eq!(data[..28], HEADER);
+                assert!(data[28..].windows(2).all(|w| w[0] == w[1]));
+            }
+        }
+    });
+}
+
+#[test]
+fn trains__leave_and_arrive_as_such() {
+    on_both(|mut a, mut b| {
+        let (path, _) = connected(&mut a, &mut b, "127.0.0.1:0");
+        for i in 0..64u8 {
+            a.send(transmit(path, 0, &HEADER, &[i; 128]));
+        }
+        a.flush();
+        let got = collect(&mut b, 64);
+        let order: Vec<u8> = got.iter().map(|(_, d)| d[28]).collect();
+        assert_eq!(order, (0..64).collect::<Vec<_>>());
+        assert_eq!(a.stats().trains_sent, 1);
+        assert_eq!(a.stats().packets_sent, 64);
+        assert_eq!(b.stats().trains_received, 1, "{:?}", b.stats());
+    });
+}
+
+#[test]
+fn large_payloads__are_gathered_in_place() {
+    on_both(|mut a, mut b| {
+        let (path, _) = connected(&mut a, &mut b, "127.0.0.1:0");
+        let message: Vec<u8> = (0..200_000u32).map(|i| (i * 7 % 251) as u8).collect();
+        let payload = peyk_sockbuf::Payload::from(message.clone());
+        let header = peyk_homa::PacketHeader::copy_from(&HEADER);
+        for start in (0..message.len()).step_by(8900) {
+            let part = payload.slice(start..message.len().min(start + 8900));
+            a.send(Transmit { path, priority: 0, header, payload: part });
+        }
+        a.flush();
+        let got = collect(&mut b, 200_000usize.div_ceil(8900));
+        let all: Vec<u8> = got.iter().flat_map(|(_, d)| d[28..].to_vec()).collect();
+        assert_eq!(all, message);
+    });
+}
+
+#[test]
+fn dual_stack__speaks_to_ipv4_by_plain_addresses() {
+    on_both(|mut a, mut b| {
+        let (local, from) = a.open_local("[::]:0".parse().unwrap()).unwrap();
+        let (back, remote) = b.open_local("127.0.0.1:0".parse().unwrap()).unwrap();
+        a.send(transmit(Path { remote, local }, 1, &HEADER, b"out"));
+        a.flush();
+        let got = collect(&mut b, 1);
+        assert_eq!(got[0].0.remote, SocketAddr::from(([127, 0, 0, 1], from.port())));
+        b.send(transmit(Path { remote: got[0].0.remote, local: back }, 1, &HEADER, b"in"));
+        b.flush();
+        assert_eq!(collect(&mut a, 1)[0].0, Path { remote, local });
+    });
+}
+
+#[test]
+fn closed_port__is_reported() {
+    on_both(|mut a, _| {
+        for bind in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let target = if bind == "[::1]:0" { "[::1]:0" } else { "127.0.0.1:0" };
+            let gone = UdpSocket::bind(target).unwrap().local_addr().unwrap();
+            let (local, _) = a.open_local(bind.parse().unwrap()).unwrap();
+            let mut seen = Vec::new();
+            let until = Instant::now() + Duration::from_secs(5);
+            a.send(transmit(Path { remote: gone, local }, 0, &HEADER, b"anyone?"));
+            a.flush();
+            while seen.is_empty() && Instant::now() < until {
+                a.poll(Wait::until(until), &mut |r| {
+                    if let Received::Unreachable { remote, why } = r {
+                        seen.push((remote, why));
+                    }
+                })
+                .unwrap();
+            }
+            assert_eq!(seen, [(gone, Unreachable::Port { homa_port: None })], "{bind}");
+        }
+    });
+}
+
+#[test]
+fn unreachable_host__is_reported_and_others_get_theirs() {
+    on_both(|mut a, mut b| {
+        let (path, _) = connected(&mut a, &mut b, "127.0.0.1:0");
+        // A socket bound to loopback has no route to other networks.
+        let nowhere = SocketAddr::from(([192, 0, 2, 1], 9));
+        a.send(transmit(Path { remote: nowhere, ..path }, 0, &HEADER, b"lost"));
+        a.send(transmit(path, 0, &HEADER, b"kept"));
+        a.flush();
+        assert_eq!(collect(&mut b, 1)[0].1[28..], *b"kept");
+        let stats = a.stats().clone();
+        let dropped = stats.dropped_unreachable + stats.dropped_other + stats.dropped_prohibited;
+        assert_eq!(dropped, 1, "{stats:?}");
+    });
+}
+
+#[test]
+fn closed_local__drops_and_its_number_is_reused() {
+    on_both(|mut a, mut b| {
+        let (path, _) = connected(&mut a, &mut b, "127.0.0.1:0");
+        a.close_local(path.local);
+        a.send(transmit(path, 0, &HEADER, b"late"));
+        a.flush();
+        assert_eq!(a.stats().dropped_closed, 1);
+        let (path2, _) = connected(&mut a, &mut b, "127.0.0.1:0");
+        assert_eq!(path2.local, path.local);
+        a.send(transmit(path2, 0, &HEADER, b"again"));
+        a.flush();
+        assert_eq!(collect(&mut b, 1)[0].1[28..], *b"again");
+    });
+}
+
+#[test]
+fn mtu__is_that_of_the_route() {
+    let mut a = driver(Backend::Epoll);
+    let loopback = std::fs::read_to_string("/sys/class/net/lo/mtu").unwrap().trim().parse::<u32>().unwrap();
+    assert_eq!(a.mtu("127.0.0.1:1".parse().unwrap()), loopback.min(65535));
+    assert_eq!(a.mtu("127.0.0.1:2".parse().unwrap()), loopback.min(65535));
+}
+
+#[test]
+fn waker__ends_a_poll() {
+    on_both(|mut a, _| {
+        let waker = a.waker();
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            waker.wake();
+        });
+        assert_eq!(a.poll(Wait::forever(), &mut |_| {}).unwrap(), 0);
+        thread.join().unwrap();
+    });
+}
