@@ -1,2 +1,50 @@
-//! The command `peyk`.
-fn main() {}
+//! The command `peyk`: demo, bench, serve, ping, decode. No protocol is here: this crate measures and shows.
+
+#![forbid(unsafe_code)]
+
+mod bench_traffic;
+mod command;
+mod flags;
+mod load;
+mod node;
+mod outcome;
+mod prng;
+mod process;
+mod progress;
+mod report;
+mod traffic;
+mod transport;
+mod verify;
+mod workload;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::flags::{Bench, Cli, Command};
+
+/// Exit code after an interruption, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        Command::DemoNode => node::run_child(),
+        Command::Bench(Bench::Rpc(flags)) => interruptible().and_then(|()| command::bench::rpc(flags)),
+        Command::Demo(flags) => interruptible().and_then(|()| command::demo::run(flags)),
+        _ => Ok(()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if node::Node::is_interrupted() => ExitCode::from(INTERRUPTED),
+        Err(error) => {
+            eprintln!("peyk: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Makes an interruption end the measuring processes first.
+fn interruptible() -> anyhow::Result<()> {
+    Ok(ctrlc::set_handler(node::Node::interrupt)?)
+}

@@ -1,0 +1,375 @@
+//! The command line: every command with its flags and help, and the values flags may have.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{transport::tcp::Waiting, workload::Name};
+
+/// A network stack in user space whose unit is the message.
+///
+/// Peyk speaks Homa: a client sends a request of up to a megabyte, the server sends one response. There are no
+/// connections, and a short message never waits behind a long one.
+#[derive(Parser, Debug)]
+#[command(
+    name = "peyk",
+    version,
+    after_help = "EXAMPLES:\n  peyk demo                      compare Homa with TCP on this machine, in under a minute\n  \
+                  peyk serve & peyk ping localhost\n  peyk bench rpc --quick         cost of an RPC beside bare UDP and TCP\n  \
+                  peyk decode capture.pcapng     the Homa packets of a capture, as text"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Compare Homa with kernel TCP under the same load, on this machine.
+    Demo(Demo),
+    /// Measure the cost of RPCs.
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Answer every message with itself until interrupted.
+    Serve(Serve),
+    /// Send requests to an echo server and print how long each takes.
+    Ping(Ping),
+    /// Print the Homa packets of a capture, one line each.
+    Decode(Decode),
+    /// A measuring process (started by demo and bench).
+    #[command(hide = true)]
+    DemoNode,
+}
+
+/// Compare Homa with kernel TCP under the same load, on this machine.
+///
+/// Sends the messages of a workload at the same random moments over each transport in turn: client and server are
+/// processes of their own, connected through the loopback interface. Every message is numbered and hashed; both
+/// sides check it. Prints by how much each transport is slower than the best unloaded round trip of the same size,
+/// and writes a report to look at.
+///
+/// The offered load is the same for all transports: a share of the capacity of the one with the lowest, measured
+/// first. Latency counts from the moment a message was due.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "EXAMPLES:\n  peyk demo --quick\n  peyk demo --workload w2 --load 80% --html w2.html\n  \
+                        peyk demo --drop 1% --hold 2000 --json result.json\n  \
+                        peyk demo --transports homa,tcp1 --duration 30s --seed 7"
+)]
+pub struct Demo {
+    /// Message sizes: w1 is the shortest, w5 the longest.
+    #[arg(long, value_enum, default_value = "w4")]
+    pub workload: Name,
+    /// Transports to compare, in this order (tcp4: messages spread over four connections).
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "homa,tcp1,tcp4")]
+    pub transports: Vec<DemoTransport>,
+    /// Offered load, as a share of the lowest measured capacity.
+    #[arg(long, value_parser = percent, default_value = "60%", value_name = "PERCENT")]
+    pub load: f64,
+    /// Time for which messages are sent over each transport.
+    #[arg(long, value_parser = duration, value_name = "TIME", help_heading = "Measurement")]
+    pub duration: Option<Duration>,
+    /// Seed of sizes, arrivals and contents.
+    #[arg(long, default_value_t = 1, help_heading = "Measurement")]
+    pub seed: u64,
+    /// Requests that stay open at the server during the whole run, besides the load.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=50_000), value_name = "N", help_heading = "Measurement")]
+    pub hold: u32,
+    /// Packets to lose on purpose, below Homa only.
+    #[arg(long, value_parser = percent, default_value = "0%", value_name = "PERCENT", help_heading = "Measurement")]
+    pub drop: f64,
+    /// What an idle peer does, the same for all transports.
+    #[arg(long, value_enum, default_value_t = Waiting::Block, help_heading = "Measurement")]
+    pub waiting: Waiting,
+    /// Use the IPv6 loopback address.
+    #[arg(long, help_heading = "Measurement")]
+    pub ipv6: bool,
+    /// Done in less than a quarter of a minute, with rougher figures.
+    #[arg(long)]
+    pub quick: bool,
+    /// Where to write the report.
+    #[arg(long, default_value = "peyk-demo.html", value_name = "FILE", help_heading = "Output")]
+    pub html: PathBuf,
+    /// Also write the figures as JSON.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub json: Option<PathBuf>,
+    /// Settings of the nodes.
+    #[command(flatten)]
+    pub nodes: Nodes,
+}
+
+/// Measurements of cost.
+#[derive(Subcommand, Debug)]
+pub enum Bench {
+    /// Closed loop of RPCs of one size: Homa beside bare UDP and kernel TCP.
+    Rpc(BenchRpc),
+}
+
+/// Closed loop of RPCs of one size: Homa beside bare UDP and kernel TCP.
+///
+/// Every figure comes from a client and a server process on this machine, connected through the loopback interface.
+/// The transports take turns in short rounds, so that all of them see the same moods of the machine; the median of
+/// the rounds is shown. Bare UDP sends one datagram with one system call and does nothing else: it is the floor, not
+/// a transport. CPU time is that of both processes.
+#[derive(Args, Debug)]
+#[command(after_help = "EXAMPLES:\n  peyk bench rpc\n  peyk bench rpc --quick --json rpc.json\n  \
+                        peyk bench rpc --sizes 100 --outstanding 64 --waiting spin --rounds 5")]
+pub struct BenchRpc {
+    /// Transports to compare.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "homa,udp,tcp")]
+    pub transports: Vec<BenchTransport>,
+    /// Lengths of request and response in bytes.
+    #[arg(long, value_delimiter = ',', default_value = "100,1000,10000,100000,1000000",
+          value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    pub sizes: Vec<u32>,
+    /// Requests kept outstanding.
+    #[arg(long, value_delimiter = ',', default_value = "1,64", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub outstanding: Vec<u32>,
+    /// What an idle peer does.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "block,spin")]
+    pub waiting: Vec<Waiting>,
+    /// Rounds; the median is shown.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: Option<u32>,
+    /// Measured time of each figure in each round.
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub time: Option<Duration>,
+    /// Use the IPv6 loopback address.
+    #[arg(long)]
+    pub ipv6: bool,
+    /// Done in less than twenty seconds, with rougher figures.
+    #[arg(long)]
+    pub quick: bool,
+    /// Also write the figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Settings of the nodes.
+    #[command(flatten)]
+    pub nodes: Nodes,
+}
+
+/// Settings of the measuring processes.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Nodes")]
+pub struct Nodes {
+    /// Kernel interface that Peyk uses.
+    #[arg(long, value_enum, default_value_t = BackendName::Auto)]
+    pub backend: BackendName,
+    /// Let the scheduler place client and server instead of giving each a CPU of its own.
+    #[arg(long)]
+    pub no_pin: bool,
+}
+
+/// Answer every message with itself until interrupted.
+#[derive(Args, Debug)]
+#[command(after_help = "EXAMPLES:\n  peyk serve\n  peyk serve --bind [::]:4000\n  \
+                        peyk serve --bind 10.0.0.2:7 --udp-port 15000 --poll spin")]
+pub struct Serve {
+    /// Address and Homa port.
+    #[arg(long, default_value = "0.0.0.0:4000", value_name = "ADDRESS:PORT")]
+    pub bind: String,
+    /// Settings of the stack.
+    #[command(flatten)]
+    pub stack: StackFlags,
+}
+
+/// Send requests to an echo server and print how long each takes.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "EXAMPLES:\n  peyk ping localhost\n  peyk ping 10.0.0.2:4000 --count 1000 --interval 1ms --quiet\n  \
+                        peyk ping [::1]:4000 --size 1000000"
+)]
+pub struct Ping {
+    /// Host, with the Homa port if it is not 4000.
+    #[arg(value_name = "HOST[:PORT]")]
+    pub host: String,
+    /// Requests to send; without it, until interrupted.
+    #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Time between requests; 0 sends the next when a response is there.
+    #[arg(short, long, value_parser = duration, default_value = "1s", value_name = "TIME")]
+    pub interval: Duration,
+    /// Length of a request in bytes.
+    #[arg(short, long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub size: u32,
+    /// How long to wait for a response.
+    #[arg(short = 'W', long, value_parser = duration, default_value = "5s", value_name = "TIME")]
+    pub timeout: Duration,
+    /// Print the summary only.
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Settings of the stack.
+    #[command(flatten)]
+    pub stack: StackFlags,
+}
+
+/// Settings of a stack in this process.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Stack")]
+pub struct StackFlags {
+    /// UDP port of the server that carries Homa.
+    #[arg(long, default_value_t = 14_600, value_name = "PORT")]
+    pub udp_port: u16,
+    /// Kernel interface to use.
+    #[arg(long, value_enum, default_value_t = BackendName::Auto)]
+    pub backend: BackendName,
+    /// What to do when there is nothing to do.
+    #[arg(long, value_enum, default_value_t = PollName::Adaptive)]
+    pub poll: PollName,
+}
+
+/// Print the Homa packets of a capture, one line each.
+#[derive(Args, Debug)]
+#[command(after_help = "EXAMPLES:\n  peyk decode capture.pcapng\n  peyk decode capture.pcapng --rpc 42")]
+pub struct Decode {
+    /// A capture in pcapng form, as tcpdump, dumpcap and Peyk write it.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Show packets of this RPC only (the id of either side).
+    #[arg(long, value_name = "ID")]
+    pub rpc: Option<u64>,
+}
+
+/// A transport of the demo.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum DemoTransport {
+    /// Homa by Peyk, over UDP.
+    Homa,
+    /// Kernel TCP, one connection.
+    Tcp1,
+    /// Kernel TCP, four connections.
+    Tcp4,
+}
+
+impl DemoTransport {
+    /// The name in flags and results.
+    pub fn name(self) -> &'static str {
+        match self {
+            DemoTransport::Homa => "homa",
+            DemoTransport::Tcp1 => "tcp1",
+            DemoTransport::Tcp4 => "tcp4",
+        }
+    }
+
+    /// The name for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            DemoTransport::Homa => "Homa",
+            DemoTransport::Tcp1 => "TCP, 1 connection",
+            DemoTransport::Tcp4 => "TCP, 4 connections",
+        }
+    }
+}
+
+/// A transport of the benchmark.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum BenchTransport {
+    /// Homa by Peyk, over UDP.
+    Homa,
+    /// Bare UDP.
+    Udp,
+    /// Kernel TCP, one connection.
+    Tcp,
+}
+
+impl BenchTransport {
+    /// The name in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            BenchTransport::Homa => "homa",
+            BenchTransport::Udp => "udp_floor",
+            BenchTransport::Tcp => "tcp",
+        }
+    }
+}
+
+/// A kernel interface by name.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendName {
+    /// io_uring where it works, else epoll.
+    Auto,
+    /// io_uring.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// A way to wait by name.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum PollName {
+    /// Sleep at once.
+    Sleep,
+    /// Never sleep.
+    Spin,
+    /// Poll for a while, then sleep.
+    Adaptive,
+}
+
+/// Parses `60`, `60%` or `60 %` to 0.6.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim().trim_end_matches('%').trim_end();
+    match number.parse::<f64>() {
+        Ok(value) if (0.0..=100.0).contains(&value) => Ok(value / 100.0),
+        Ok(_) => Err("a percentage lies between 0 and 100".into()),
+        Err(_) => Err(format!("`{text}` is not a percentage: write 60% or 60")),
+    }
+}
+
+/// Parses `10s`, `1.5s`, `500ms`, `100us`, `2m` or seconds without a unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds = match unit.trim() {
+        "" | "s" => 1.0,
+        "ms" => 1e-3,
+        "us" => 1e-6,
+        "m" | "min" => 60.0,
+        _ => return Err(format!("`{text}` is not a time: write 10s, 500ms or 2m")),
+    };
+    let value: f64 = number.parse().map_err(|_| format!("`{text}` is not a time: write 10s, 500ms or 2m"))?;
+    Duration::try_from_secs_f64(value * seconds).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn cli_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn percent_takes_the_usual_forms() {
+        assert_eq!(percent("60%"), Ok(0.6));
+        assert_eq!(percent("60 %"), Ok(0.6));
+        assert_eq!(percent("0.5"), Ok(0.005));
+        assert!(percent("101").is_err());
+        assert!(percent("x%").is_err());
+    }
+
+    #[test]
+    fn duration_takes_the_usual_units() {
+        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(duration("1.5"), Ok(Duration::from_millis(1_500)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for bad in ["", "s", "5 parsecs", "-1s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn demo_has_its_defaults() {
+        let Command::Demo(demo) = Cli::parse_from(["peyk", "demo"]).command else { panic!("not demo") };
+        assert_eq!(demo.workload, Name::W4);
+        assert_eq!(demo.transports, [DemoTransport::Homa, DemoTransport::Tcp1, DemoTransport::Tcp4]);
+        assert_eq!((demo.load, demo.drop, demo.hold), (0.6, 0.0, 0));
+    }
+}

@@ -1,0 +1,150 @@
+//! A TCP client that drives a traffic: one thread, one or several connections, messages multiplexed on them.
+//!
+//! Each turn collects everything that is due, writes it with one system call per connection, and reads whatever has
+//! arrived, in large pieces. Messages go to the connections in turn.
+
+use std::{
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use super::{
+    frame::{OutQueue, Responses},
+    tcp::{self, Interest, Waiting},
+};
+use crate::{process::Clock, traffic::Traffic};
+
+/// Bytes read at once.
+const READ: usize = 256 << 10;
+
+/// Reads from one connection in one turn, before the others and the due messages get theirs.
+const READS_A_TURN: usize = 4;
+
+struct Connection {
+    stream: TcpStream,
+    out: OutQueue,
+    responses: Responses,
+}
+
+impl Connection {
+    fn flush(&mut self) -> Result<()> {
+        while !self.out.is_empty() {
+            let (slices, count) = self.out.slices();
+            let written = tcp::send(&self.stream, &slices[..count]).context("sending requests over TCP")?;
+            if written == 0 {
+                break;
+            }
+            self.out.advance(written);
+        }
+        Ok(())
+    }
+
+    /// Reads what is there; with `wait`, waits for the first bytes.
+    fn read<T: Traffic>(
+        &mut self,
+        buffer: &mut [u8],
+        wait: bool,
+        clock: &Clock,
+        traffic: &mut T,
+    ) -> Result<()> {
+        for round in 0..READS_A_TURN {
+            let got = tcp::receive(&self.stream, buffer, wait && round == 0)
+                .context("reading responses over TCP")?;
+            let Some(n) = got else { break };
+            if n == 0 {
+                bail!("the server closed the connection");
+            }
+            self.responses.feed(&buffer[..n], traffic, clock.now())?;
+            if n < buffer.len() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A client with its connections.
+pub struct TcpClient {
+    connections: Vec<Connection>,
+    waiting: Waiting,
+    next: usize,
+}
+
+impl TcpClient {
+    /// Opens `count` connections.
+    pub fn connect<T: Traffic>(
+        server: SocketAddr,
+        count: usize,
+        waiting: Waiting,
+        traffic: &T,
+    ) -> Result<TcpClient> {
+        let connections = (0..count)
+            .map(|_| {
+                let stream = TcpStream::connect_timeout(&server, Duration::from_secs(5))
+                    .with_context(|| format!("connecting to {server} over TCP"))?;
+                tcp::configure(&stream)?;
+                let out = OutQueue::new(traffic.block().clone());
+                Ok(Connection { stream, out, responses: Responses::new() })
+            })
+            .collect::<Result<_>>()?;
+        Ok(TcpClient { connections, waiting, next: 0 })
+    }
+
+    /// The congestion control of the connections.
+    pub fn congestion(&self) -> String {
+        self.connections.first().map(|c| tcp::congestion(&c.stream)).unwrap_or_default()
+    }
+
+    /// Runs until the traffic is done.
+    pub fn run<T: Traffic>(&mut self, clock: &Clock, traffic: &mut T) -> Result<()> {
+        let mut buffer = vec![0; READ];
+        let mut ready = Vec::new();
+        loop {
+            let now = clock.now();
+            if traffic.turn(now) {
+                return Ok(());
+            }
+            while let Some(message) = traffic.next_due(now) {
+                self.connections[self.next].out.push(&message);
+                self.next = (self.next + 1) % self.connections.len();
+            }
+            for connection in &mut self.connections {
+                connection.flush()?;
+            }
+            let wakeup = traffic.wakeup();
+            match (self.waiting, &mut self.connections[..]) {
+                (Waiting::Spin, all) => {
+                    for connection in all {
+                        connection.read(&mut buffer, false, clock, traffic)?;
+                    }
+                }
+                (Waiting::Block, [only]) if wakeup.is_none() && only.out.is_empty() => {
+                    only.read(&mut buffer, true, clock, traffic)?;
+                }
+                (Waiting::Block, _) => self.wait(wakeup, clock, &mut ready, &mut buffer, traffic)?,
+            }
+        }
+    }
+
+    fn wait<T: Traffic>(
+        &mut self,
+        wakeup: Option<u64>,
+        clock: &Clock,
+        ready: &mut Vec<Interest>,
+        buffer: &mut [u8],
+        traffic: &mut T,
+    ) -> Result<()> {
+        let timeout = wakeup.map(|at| Duration::from_nanos(at.saturating_sub(clock.now())));
+        let interests =
+            self.connections.iter().map(|c| (&c.stream, Interest { read: true, write: !c.out.is_empty() }));
+        tcp::wait(interests, timeout, ready)?;
+        for (connection, ready) in self.connections.iter_mut().zip(ready.iter()) {
+            if ready.read {
+                connection.read(buffer, false, clock, traffic)?;
+            }
+        }
+        Ok(())
+    }
+}
