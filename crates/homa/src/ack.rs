@@ -33,6 +33,8 @@ pub(crate) struct PendingAcks {
     entries: VecDeque<AckEntry>,
     /// Homa port of the client of the last RPC; ACK packets come from there.
     pub port: u16,
+    /// A flush at the end of the turn has been asked for.
+    is_flush_due: bool,
 }
 
 impl PendingAcks {
@@ -42,9 +44,12 @@ impl PendingAcks {
         self.entries.push_back(entry);
         match self.entries.len() {
             0..=ACKS_MAX_IDLE => Flush::No,
-            n if n == ACKS_MAX_IDLE + 1 => Flush::Later,
             n if n >= ACKS_MAX => Flush::Now,
-            _ => Flush::No,
+            _ if self.is_flush_due => Flush::No,
+            _ => {
+                self.is_flush_due = true;
+                Flush::Later
+            }
         }
     }
 
@@ -62,9 +67,11 @@ impl PendingAcks {
         count
     }
 
-    /// Whether there are more than may wait beyond the end of a turn.
-    pub fn is_overfull(&self) -> bool {
-        self.entries.len() > ACKS_MAX_IDLE
+    /// Whether there are more than may wait beyond the end of a turn; if not, the flush that was
+    /// asked for is over.
+    pub fn is_overfull(&mut self) -> bool {
+        self.is_flush_due = self.entries.len() > ACKS_MAX_IDLE;
+        self.is_flush_due
     }
 
     /// Whether none waits.

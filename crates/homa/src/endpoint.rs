@@ -11,10 +11,11 @@
 //! One mutation, then drain: after any call that changes something, [`Endpoint::poll_event`] and
 //! [`Endpoint::poll_transmit`] until they give nothing, then [`Endpoint::poll_timeout`].
 
+use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
 use peyk_sansio::{Instant, Prng, Wheel};
-use peyk_sockbuf::Pool;
+use peyk_sockbuf::{PAGE, Pool};
 
 use crate::completed::{Completed, CompletedConfig};
 use crate::config::{Config, Pacing, TICK};
@@ -47,6 +48,8 @@ pub struct Endpoint {
     config: Config,
     timers: Timers,
     pool: Pool,
+    /// Longest message taken: `max_message`, or what the pool can hold at all.
+    max_receive: u32,
     sockets: Sockets,
     peers: Peers,
     rpcs: Slab,
@@ -112,11 +115,12 @@ impl Endpoint {
             ..CutoffsConfig::default()
         });
         let completed = CompletedConfig {
-            retention: TICK * 4 * config.timeout_ticks,
+            retention: retention(&config),
             max_chunks: config.max_completed_chunks as usize,
         };
         Ok(Endpoint {
             timers: Timers::new(&config),
+            max_receive: max_receive(&config, &pool),
             pool,
             sockets: Sockets::new(&config, random.next_u64()),
             peers: Peers::new(&config, random.next_u64()),
@@ -252,6 +256,18 @@ fn tick_start(tick: u64) -> Instant {
     Instant::from_nanos(tick.saturating_mul(TICK.as_nanos() as u64))
 }
 
+/// How long finished requests are remembered: well beyond the life of their clients.
+pub(crate) fn retention(config: &Config) -> Duration {
+    (TICK * config.timeout_ticks * 4).max(Duration::from_secs(1))
+}
+
+fn max_receive(config: &Config, pool: &Pool) -> u32 {
+    let pages = pool.total_pages() as usize;
+    let fits = |pages: usize| Pool::pages_for(pages * PAGE) as usize <= pool.total_pages() as usize;
+    let bytes = if fits(pages) { pages * PAGE } else { pages.saturating_sub(1) * PAGE };
+    config.max_message.min(u32::try_from(bytes).unwrap_or(u32::MAX))
+}
+
 fn grant_config(config: &Config, max_sched_prio: u8) -> GrantConfig {
     GrantConfig {
         max_incoming: u64::from(config.max_incoming),
@@ -282,3 +298,6 @@ fn pacer_config(config: &Config) -> PacerConfig {
         defer_min_bytes: config.defer_min_bytes,
     }
 }
+
+#[cfg(test)]
+mod tests;

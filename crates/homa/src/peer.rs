@@ -70,6 +70,8 @@ pub(crate) struct Peers {
 impl Peers {
     pub fn new(config: &Config, seed: u64) -> Peers {
         let state = FixedState::with_seed(seed);
+        // With a peer goes the record of its finished requests: not before its time.
+        let idle = config.peer_idle_min.max(crate::endpoint::retention(config));
         Peers {
             slots: Vec::new(),
             free: Vec::new(),
@@ -81,7 +83,7 @@ impl Peers {
             num_priorities: config.num_priorities,
             max: config.max_peers as usize,
             gc_threshold: config.peer_gc_threshold as usize,
-            idle_ticks: (config.peer_idle_min.as_nanos() / TICK.as_nanos()) as u64,
+            idle_ticks: (idle.as_nanos() / TICK.as_nanos()) as u64,
         }
     }
 

@@ -43,7 +43,7 @@ impl Endpoint {
                 // A response that was all sent may still arrive: this must not overtake it. If
                 // it got lost, the client learns from its next RESEND that the port is gone.
                 if rpc.state != State::Outgoing || !rpc.out.is_sent() {
-                    self.send_unreachable(now, slot, UnreachableCode::Closing);
+                    self.send_unreachable(slot, UnreachableCode::Closing);
                 }
                 self.end_server(now, slot);
             }
@@ -82,6 +82,8 @@ impl Endpoint {
             return Err(SendError::InvalidPort);
         }
         if self.is_host_full() || self.sockets[index].is_full() {
+            // No RPC has to end for events to be taken away.
+            self.is_relieved |= self.events.len() >= self.config.max_events as usize;
             return Err(self.block(index));
         }
         let tick = tick_of(now);
@@ -146,7 +148,7 @@ impl Endpoint {
             Reason::TooLarge => UnreachableCode::TooLarge,
             Reason::Closing => UnreachableCode::Closing,
         };
-        self.send_unreachable(now, slot, code);
+        self.send_unreachable(slot, code);
         self.end_server(now, slot);
     }
 
@@ -233,13 +235,10 @@ impl Endpoint {
     }
 
     /// Tells the client of a server RPC that it will get no response.
-    fn send_unreachable(&mut self, now: Instant, slot: u32, code: UnreachableCode) {
+    /// At our own will, so no rate limit applies.
+    fn send_unreachable(&mut self, slot: u32, code: UnreachableCode) {
         if self.config.unreachable_packets {
-            if self.unreachable_out.allow(now) {
-                self.send_control(slot, ControlKind::Unreachable(code));
-            } else {
-                self.stats.drop_unreachable_limit += 1;
-            }
+            self.send_control(slot, ControlKind::Unreachable(code));
         }
     }
 }

@@ -54,7 +54,7 @@ impl Endpoint {
 
     fn response(&mut self, a: &Arrival<'_>, slot: u32, data: &Data<'_>) -> Disposition {
         if self.rpcs[slot].state == State::Outgoing {
-            if data.message_length > self.config.max_message {
+            if data.message_length > self.max_receive {
                 self.stats.drop_bad_length += 1;
                 self.disown(slot);
                 self.fail(slot, RpcError::TooLarge);
@@ -83,13 +83,16 @@ impl Endpoint {
             self.stats.drop_malformed += 1;
             return None;
         }
-        if data.message_length > self.config.max_message {
+        if data.message_length > self.max_receive {
             self.stats.drop_bad_length += 1;
             self.answer_unreachable(a.now, a.path, &data.header, UnreachableCode::TooLarge);
             return None;
         }
         if self.is_overloaded(a) {
-            self.stats.drop_unanswered += 1;
+            let socket = &self.sockets[a.socket];
+            let is_unanswered = socket.unanswered >= socket.max_unanswered;
+            self.stats.drop_unanswered += u64::from(is_unanswered);
+            self.stats.drop_rpc_limit += u64::from(!is_unanswered);
             return None;
         }
         let Some(peer) = self.find_or_make_peer(a.path, a.tick) else {
@@ -180,7 +183,7 @@ impl Endpoint {
             }
         }
         if input.is_complete() {
-            self.deliver(a.now, slot);
+            self.deliver(slot);
             return Disposition::Handled;
         }
         let received = input.received;
@@ -206,7 +209,7 @@ impl Endpoint {
     }
 
     /// Hands a complete message to the application.
-    fn deliver(&mut self, now: Instant, slot: u32) {
+    fn deliver(&mut self, slot: u32) {
         let from = self.peer_addr(slot);
         let rpc = &mut self.rpcs[slot];
         if rpc.is_managed {
@@ -230,7 +233,6 @@ impl Endpoint {
             self.stats.requests_received += 1;
             self.events.push_back(Event::Request { socket, rpc, from, message });
         }
-        let _ = now;
     }
 
     /// Processes the ack that rides on DATA; the DATA itself may be of no use.

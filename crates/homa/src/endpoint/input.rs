@@ -180,11 +180,13 @@ impl Endpoint {
             _ => self.stats.drop_no_socket += 1,
         }
         match (header.is_from_client(), header.kind) {
-            (_, PacketType::Unreachable) => {}
-            (true, _) => self.answer_unreachable(now, path, header, code),
+            // Only what a client sends that waits for a response.
+            (true, PacketType::Data | PacketType::Grant | PacketType::Resend) => {
+                self.answer_unreachable(now, path, header, code);
+            }
             (false, PacketType::NeedAck) => self.answer_need_ack(path, None, header),
             (false, PacketType::Resend) => self.answer(path, header, ControlKind::RpcUnknown),
-            (false, _) => {}
+            _ => {}
         }
         Disposition::NoSocket
     }
