@@ -175,7 +175,7 @@ impl<D: Driver> Driver for Capture<D> {
 mod tests {
     use super::*;
     use crate::driver::memory::tests::{collect, pair, transmit};
-    use peyk_wire::pcapng::Reader;
+    use peyk_wire::pcapng::{Finder, Reader};
 
     #[test]
     fn capture__holds_what_was_sent_and_received() {
@@ -190,7 +190,7 @@ mod tests {
         b.send(transmit(back, 5, &header, b"second"));
         b.flush();
         drop(b);
-        let reader = Reader::new(File::open(&dir).unwrap()).unwrap();
+        let reader = Reader::with_finder(File::open(&dir).unwrap(), Finder::with_udp_ports([1, 9])).unwrap();
         let records: Vec<_> = reader.map(Result::unwrap).collect();
         std::fs::remove_file(&dir).unwrap();
         assert_eq!(records.len(), 2);
