@@ -165,8 +165,11 @@ impl<T> Future for Completion<T> {
 
 impl<T> Drop for Completion<T> {
     fn drop(&mut self) {
-        let before = self.shared.state.fetch_or(CANCELLED, Ordering::AcqRel);
-        if before & VALUE != 0 {
+        let mut state = self.shared.state.load(Ordering::Acquire);
+        if state & (VALUE | GONE) == 0 {
+            state = self.shared.state.fetch_or(CANCELLED, Ordering::AcqRel);
+        }
+        if state & VALUE != 0 {
             // SAFETY: VALUE is set (Acquire), so the value is ours. It is dropped here, not when the
             // completer's count goes.
             drop(self.shared.value.with_mut(|cell| unsafe { (*cell).take() }));

@@ -2,6 +2,7 @@
 //! nothing of headers.
 
 use core::fmt;
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use bytes::Bytes;
@@ -22,9 +23,11 @@ pub struct Payload(Repr);
 
 #[derive(Clone)]
 enum Repr {
+    /// The first `len` bytes are initialised. The others are left as they are: clearing them would cost as
+    /// much as the copy.
     Inline {
         len: u8,
-        bytes: [u8; INLINE],
+        bytes: [MaybeUninit<u8>; INLINE],
     },
     One(Bytes),
     /// Two or more parts, none of them empty.
@@ -34,15 +37,15 @@ enum Repr {
 impl Payload {
     /// No bytes.
     pub const fn new() -> Payload {
-        Payload(Repr::Inline { len: 0, bytes: [0; INLINE] })
+        Payload(Repr::Inline { len: 0, bytes: [MaybeUninit::uninit(); INLINE] })
     }
 
     /// A copy of `bytes`.
     pub fn copy_from(bytes: &[u8]) -> Payload {
-        match Payload::inline(bytes) {
-            Some(payload) => payload,
-            None => Payload(Repr::One(Bytes::copy_from_slice(bytes))),
+        if bytes.len() <= INLINE {
+            return Payload::inline(bytes);
         }
+        Payload(Repr::One(Bytes::copy_from_slice(bytes)))
     }
 
     /// Length, in bytes.
@@ -70,8 +73,12 @@ impl Payload {
     pub fn slice(&self, range: Range<usize>) -> Payload {
         match &self.0 {
             Repr::Inline { len, bytes } => {
-                let part = &bytes[..usize::from(*len)][range];
-                Payload::inline(part).expect("part of something inline")
+                let part = &written(bytes, *len)[range.clone()];
+                if range.start == 0 {
+                    // The usual case, the whole: copied at its fixed size, without a call.
+                    return Payload(Repr::Inline { len: part.len() as u8, bytes: *bytes });
+                }
+                Payload::inline(part)
             }
             Repr::One(bytes) => Payload(Repr::One(bytes.slice(range))),
             Repr::Many(parts) => slice_many(parts, range),
@@ -82,7 +89,7 @@ impl Payload {
     #[inline]
     pub fn chunks(&self) -> PayloadChunks<'_> {
         match &self.0 {
-            Repr::Inline { len, bytes } => PayloadChunks { first: &bytes[..usize::from(*len)], rest: &[] },
+            Repr::Inline { len, bytes } => PayloadChunks { first: written(bytes, *len), rest: &[] },
             Repr::One(bytes) => PayloadChunks { first: bytes, rest: &[] },
             Repr::Many(parts) => PayloadChunks { first: &parts[0], rest: &parts[1..] },
         }
@@ -92,7 +99,7 @@ impl Payload {
     #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
         match &self.0 {
-            Repr::Inline { len, bytes } => Some(&bytes[..usize::from(*len)]),
+            Repr::Inline { len, bytes } => Some(written(bytes, *len)),
             Repr::One(bytes) => Some(bytes),
             Repr::Many(_) => None,
         }
@@ -123,16 +130,12 @@ impl Payload {
         if bytes.is_empty() {
             return;
         }
-        self.0 = match core::mem::replace(self, Payload::new()).0 {
+        self.0 = match core::mem::take(self).0 {
             Repr::Inline { len: 0, .. } => Payload::from(bytes).0,
             Repr::Inline { len, bytes: first } => {
-                let first = &first[..usize::from(len)];
-                let total = first.len() + bytes.len();
-                if total <= INLINE {
-                    let mut both = [0; INLINE];
-                    both[..first.len()].copy_from_slice(first);
-                    both[first.len()..total].copy_from_slice(&bytes);
-                    Repr::Inline { len: total as u8, bytes: both }
+                let first = written(&first, len);
+                if first.len() + bytes.len() <= INLINE {
+                    Payload::inline(&[first, &bytes].concat()).0
                 } else {
                     Repr::Many([Bytes::copy_from_slice(first), bytes].into_iter().collect())
                 }
@@ -146,14 +149,24 @@ impl Payload {
         };
     }
 
-    #[inline]
-    fn inline(bytes: &[u8]) -> Option<Payload> {
-        (bytes.len() <= INLINE).then(|| {
-            let mut inline = [0; INLINE];
-            inline[..bytes.len()].copy_from_slice(bytes);
-            Payload(Repr::Inline { len: bytes.len() as u8, bytes: inline })
-        })
+    /// At most `INLINE` bytes, inline.
+    #[inline(always)]
+    fn inline(bytes: &[u8]) -> Payload {
+        let mut inline = [MaybeUninit::uninit(); INLINE];
+        let room = &mut inline[..bytes.len()];
+        // SAFETY: `room` is as long as `bytes`, and a variable of ours.
+        unsafe { room.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        Payload(Repr::Inline { len: bytes.len() as u8, bytes: inline })
     }
+}
+
+/// The initialised bytes of `Repr::Inline`.
+#[inline(always)]
+fn written(bytes: &[MaybeUninit<u8>; INLINE], len: u8) -> &[u8] {
+    let written = &bytes[..usize::from(len)];
+    // SAFETY: the invariant of `Repr::Inline`: only `Payload::inline`, which writes that many, and
+    // `Payload::slice`, which keeps or lowers it, set a `len` other than 0.
+    unsafe { core::slice::from_raw_parts(written.as_ptr().cast(), written.len()) }
 }
 
 #[cold]
@@ -187,13 +200,13 @@ impl Default for Payload {
 
 impl From<Bytes> for Payload {
     fn from(bytes: Bytes) -> Payload {
-        Payload::inline(&bytes).unwrap_or(Payload(Repr::One(bytes)))
+        if bytes.len() <= INLINE { Payload::inline(&bytes) } else { Payload(Repr::One(bytes)) }
     }
 }
 
 impl From<Vec<u8>> for Payload {
     fn from(bytes: Vec<u8>) -> Payload {
-        Payload::inline(&bytes).unwrap_or_else(|| Payload(Repr::One(Bytes::from(bytes))))
+        if bytes.len() <= INLINE { Payload::inline(&bytes) } else { Payload(Repr::One(Bytes::from(bytes))) }
     }
 }
 
@@ -211,7 +224,11 @@ impl From<String> for Payload {
 
 impl From<&'static [u8]> for Payload {
     fn from(bytes: &'static [u8]) -> Payload {
-        Payload::inline(bytes).unwrap_or(Payload(Repr::One(Bytes::from_static(bytes))))
+        if bytes.len() <= INLINE {
+            Payload::inline(bytes)
+        } else {
+            Payload(Repr::One(Bytes::from_static(bytes)))
+        }
     }
 }
 
@@ -231,7 +248,7 @@ impl From<Message> for Payload {
     /// Keeps the message's pages until the last slice of the payload is gone; only small messages are copied.
     fn from(message: Message) -> Payload {
         if message.len() <= INLINE {
-            return Payload::inline(message.as_slice().unwrap_or_default()).expect("it is small");
+            return Payload::inline(message.as_slice().expect("short messages are contiguous"));
         }
         if message.as_slice().is_some() {
             return Payload(Repr::One(Bytes::from_owner(Contiguous(message))));
