@@ -49,13 +49,16 @@ const RUNTIMES: [&str; 5] = ["async-std", "embassy-executor", "monoio", "smol", 
 
 pub(super) fn check(root: &Path) -> anyhow::Result<Vec<Problem>> {
     let manifest = root.join("Cargo.toml");
-    let metadata = MetadataCommand::new().manifest_path(manifest).no_deps().exec()?;
+    Ok(check_metadata(&MetadataCommand::new().manifest_path(manifest).no_deps().exec()?))
+}
+
+fn check_metadata(metadata: &Metadata) -> Vec<Problem> {
     let mut problems = Vec::new();
     for package in metadata.workspace_packages() {
         match TABLE.iter().position(|(name, _)| *name == package.name.as_str()) {
-            Some(rank) => check_package(&metadata, package, rank, &mut problems),
+            Some(rank) => check_package(metadata, package, rank, &mut problems),
             None => problems.push(Problem::new(
-                place(&metadata, package),
+                place(metadata, package),
                 format!(
                     "the crate `{}` is not in the import table; give it a row in \
                      xtask/src/tidy/imports.rs and in ARCHITECTURE.md",
@@ -64,7 +67,7 @@ pub(super) fn check(root: &Path) -> anyhow::Result<Vec<Problem>> {
             )),
         }
     }
-    Ok(problems)
+    problems
 }
 
 fn check_package(metadata: &Metadata, package: &Package, rank: usize, problems: &mut Vec<Problem>) {
@@ -102,4 +105,47 @@ fn place(metadata: &Metadata, package: &Package) -> String {
 
 fn list(names: &[&str]) -> String {
     if names.is_empty() { "nothing of ours".to_owned() } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said when `package` gets a dependency on `import`.
+    fn problems_with(package: &str, import: &str, kind: DependencyKind) -> Vec<String> {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+        let command = MetadataCommand::new().manifest_path(manifest).no_deps().exec();
+        let mut metadata = command.expect("the workspace has metadata");
+        let ours = metadata.packages.iter().flat_map(|package| &package.dependencies);
+        let mut dependency = ours.clone().next().expect("somebody imports something").clone();
+        import.clone_into(&mut dependency.name);
+        dependency.kind = kind;
+        dependency.path = None;
+        let package = metadata.packages.iter_mut().find(|p| p.name.as_str() == package);
+        package.expect("it is a member").dependencies = vec![dependency];
+        let mentions = |problem: &&Problem| problem.what.contains(import);
+        check_metadata(&metadata).iter().filter(mentions).map(|p| p.what.clone()).collect()
+    }
+
+    #[test]
+    fn the_table_is_kept() {
+        use DependencyKind::{Build, Development, Normal};
+        for (package, import, kind, is_fine) in [
+            ("peyk-homa", "peyk-wire", Normal, true),
+            ("peyk-homa", "peyk-stack", Normal, false),
+            ("peyk-homa", "peyk-kevent", Build, false),
+            ("peyk-kevent", "peyk-wire", Normal, false),
+            ("peyk-kevent", "peyk-wire", Development, true),
+            ("peyk-homa", "peyk-stack", Development, false),
+            ("peyk-cli", "peyk-stack", Normal, false),
+            ("peyk-homa", "tokio", Normal, false),
+            ("peyk-homa", "tokio", Development, true),
+            ("peyk-stack", "tokio", Normal, false),
+            ("peyk-stack", "libc", Normal, true),
+            ("peyk-sansio", "libc", Normal, false),
+        ] {
+            let problems = problems_with(package, import, kind);
+            assert_eq!(problems.is_empty(), is_fine, "{package} -> {import} ({kind}): {problems:?}");
+        }
+    }
 }
