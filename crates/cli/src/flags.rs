@@ -222,14 +222,14 @@ pub struct StackFlags {
 
 /// Print the Homa packets of a capture, one line each.
 #[derive(Args, Debug)]
-#[command(after_help = "EXAMPLES:\n  peyk decode capture.pcapng\n  peyk decode capture.pcapng --rpc 42")]
+#[command(after_help = "EXAMPLES:\n  peyk decode capture.pcapng\n  peyk decode capture.pcapng --udp-port 15000")]
 pub struct Decode {
-    /// A capture in pcapng form, as tcpdump, dumpcap and Peyk write it.
+    /// A capture, pcapng or classic pcap; `-` reads standard input.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Show packets of this RPC only (the id of either side).
-    #[arg(long, value_name = "ID")]
-    pub rpc: Option<u64>,
+    /// UDP ports that carry Homa, besides 14600.
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    pub udp_port: Vec<u16>,
 }
 
 /// A transport of the demo.

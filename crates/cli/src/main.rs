@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::DemoNode => node::run_child(),
         Command::Bench(Bench::Rpc(flags)) => interruptible().and_then(|()| command::bench::rpc(flags)),
         Command::Demo(flags) => interruptible().and_then(|()| command::demo::run(flags)),
+        Command::Decode(flags) => command::decode::run(flags),
         _ => Ok(()),
     };
     match result {

@@ -10,7 +10,7 @@ use plotters::{
 };
 
 /// Size of a chart in its own units; the page scales it.
-const SIZE: (u32, u32) = (760, 380);
+const SIZE: (u32, u32) = (640, 360);
 
 /// Colour of the grid, replaced by the style sheet.
 pub const GRID: RGBColor = RGBColor(0xcc, 0xcc, 0xcc);
@@ -87,8 +87,8 @@ where
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         let mut chart = ChartBuilder::on(&root)
             .margin(10)
-            .x_label_area_size(44)
-            .y_label_area_size(64)
+            .x_label_area_size(48)
+            .y_label_area_size(66)
             .build_cartesian_2d(xs, ys)
             .map_err(failed)?;
         chart
@@ -96,8 +96,8 @@ where
             .light_line_style(TRANSPARENT)
             .bold_line_style(GRID)
             .axis_style(AXIS)
-            .label_style(("sans-serif", 13))
-            .axis_desc_style(("sans-serif", 14))
+            .label_style(("sans-serif", 17))
+            .axis_desc_style(("sans-serif", 18))
             .x_labels(11)
             .y_labels(10)
             .x_label_formatter(&|v| (x.label)(*v))

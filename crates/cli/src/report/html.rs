@@ -104,6 +104,14 @@ fn short_size(bytes: u32) -> String {
     }
 }
 
+/// The range of slowdowns, with room below 1 and above the largest.
+fn above_one(lines: &[Line]) -> std::ops::Range<f64> {
+    let values = || lines.iter().flat_map(|l| l.points.iter().map(|p| p.1));
+    let low = values().fold(1.0, f64::min);
+    let high = values().fold(2.0, f64::max);
+    low * 0.9..high * 1.3
+}
+
 fn slowdowns(page: &mut String, outcome: &Outcome) -> Result<()> {
     page.push_str("<h2>Slowdown by message size</h2>\n<div class=\"charts\">\n");
     let curve = outcome.transports.first().map_or(&[][..], |t| &t.load.curve);
@@ -123,7 +131,7 @@ fn slowdowns(page: &mut String, outcome: &Outcome) -> Result<()> {
             range: Some(0.0..100.0),
             label: &size,
         };
-        let y = Axis { title: "slowdown", scale: Scale::Log, range: None, label: &plain };
+        let y = Axis { title: "slowdown", scale: Scale::Log, range: Some(above_one(&lines)), label: &plain };
         let caption =
             "Every step is a fortieth of the messages; 1 is the best unloaded round trip of that size.";
         figure(page, title, caption, &chart::draw(&lines, &x, &y)?);

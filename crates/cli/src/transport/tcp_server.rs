@@ -70,7 +70,6 @@ impl Connection {
     }
 
     fn receive(&mut self, wait: bool) -> Result<()> {
-        self.compact();
         if !self.has_room() {
             return Ok(());
         }
@@ -127,6 +126,8 @@ impl Connection {
             }
             self.advance(written);
         }
+        // Here, not before receiving: a full buffer makes no room by itself, and is not received into.
+        self.compact();
         Ok(())
     }
 
@@ -148,10 +149,14 @@ impl Connection {
         }
     }
 
-    /// Moves what is still needed to the front of the buffer, when nothing is or when room is short.
+    /// Moves what is still needed to the front of the buffer: when nothing is, or when room is short and the move
+    /// frees at least as much as it copies. (Otherwise nothing is read until more answers are sent; an incomplete
+    /// message alone is always short enough.)
     fn compact(&mut self) {
         let start = self.answers.front().map_or(self.parsed, |range| range.start);
-        if start < self.filled && self.buffer.len() - self.filled > MESSAGE_MAX + LENGTH {
+        let kept = self.filled - start;
+        let is_short = self.buffer.len() - self.filled <= MESSAGE_MAX + LENGTH;
+        if start == 0 || kept > 0 && !(is_short && start >= kept) {
             return;
         }
         self.buffer.copy_within(start..self.filled, 0);
