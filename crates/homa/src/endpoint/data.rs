@@ -1,6 +1,7 @@
 //! DATA: requests and responses coming in, and the memory they need.
 
 use peyk_sansio::Instant;
+use peyk_sockbuf::Message;
 use peyk_wire::homa::{AckEntry, Data, RESEND_ALL, UnreachableCode};
 
 use super::input::{Arrival, Found};
@@ -15,29 +16,39 @@ use crate::transmit::Disposition;
 impl Endpoint {
     /// DATA of a request, for a server socket.
     pub(super) fn on_request_data(&mut self, a: &Arrival<'_>, data: &Data<'_>) -> Disposition {
-        let slot = match self.find(a, &data.header) {
-            Found::Rpc(slot) => slot,
-            Found::Unknown => match self.accept(a, data) {
-                Some(slot) => slot,
-                None => {
-                    self.on_piggyback(a, data);
-                    return Disposition::Dropped;
+        let outcome = match self.find(a, &data.header) {
+            Found::Rpc(slot) => {
+                self.send_cutoffs_if_stale(a, slot, data);
+                if self.rpcs[slot].state == State::Incoming {
+                    self.receive(a, slot, data)
+                } else {
+                    self.stats.drop_duplicate += 1;
+                    Disposition::Dropped
                 }
-            },
+            }
+            Found::Unknown => self.on_new_request(a, data),
             Found::Foreign => {
                 self.stats.drop_wrong_peer += 1;
                 return Disposition::Dropped;
             }
         };
-        self.send_cutoffs_if_stale(a, slot, data);
-        let outcome = if self.rpcs[slot].state == State::Incoming {
-            self.receive(a, slot, data)
-        } else {
-            self.stats.drop_duplicate += 1;
-            Disposition::Dropped
-        };
         self.on_piggyback(a, data);
         outcome
+    }
+
+    fn on_new_request(&mut self, a: &Arrival<'_>, data: &Data<'_>) -> Disposition {
+        let Some(slot) = self.accept(a, data) else { return Disposition::Dropped };
+        self.send_cutoffs_if_stale(a, slot, data);
+        if let Some(message) = self.whole_message(data) {
+            self.hand_over(slot, message);
+            Disposition::Handled
+        } else if self.start_input(slot, data) {
+            self.receive(a, slot, data)
+        } else {
+            self.stats.drop_no_memory += 1;
+            self.remove_rpc(slot);
+            Disposition::Dropped
+        }
     }
 
     /// DATA of a response to a request of ours.
@@ -59,6 +70,10 @@ impl Endpoint {
                 self.disown(slot);
                 self.fail(slot, RpcError::TooLarge);
                 return Disposition::Dropped;
+            }
+            if let Some(message) = self.whole_message(data) {
+                self.hand_over(slot, message);
+                return Disposition::Handled;
             }
             if !self.start_input(slot, data) {
                 self.touch(slot, a.tick);
@@ -95,7 +110,7 @@ impl Endpoint {
             self.stats.drop_rpc_limit += u64::from(!is_unanswered);
             return None;
         }
-        let Some(peer) = self.find_or_make_peer(a.path, a.tick) else {
+        let Some(peer) = a.peer.or_else(|| self.find_or_make_peer(a.path, a.tick)) else {
             self.stats.drop_peer_limit += 1;
             return None;
         };
@@ -103,7 +118,7 @@ impl Endpoint {
             self.stats.drop_rpc_limit += 1;
             return None;
         }
-        let slot = self.add_rpc(NewRpc {
+        Some(self.add_rpc(NewRpc {
             id,
             state: State::Incoming,
             socket: a.socket,
@@ -113,13 +128,15 @@ impl Endpoint {
             cookie: 0,
             deadline: Instant::MAX,
             since: a.tick,
-        });
-        if !self.start_input(slot, data) {
-            self.stats.drop_no_memory += 1;
-            self.remove_rpc(slot);
-            return None;
-        }
-        Some(slot)
+        }))
+    }
+
+    /// The message of a packet that carries all of it, if there is memory. Most messages are
+    /// such, and need nothing of what follows.
+    #[inline]
+    fn whole_message(&mut self, data: &Data<'_>) -> Option<Message> {
+        let is_whole = data.payload.len() == data.message_length as usize;
+        if is_whole { self.pool.copy_in(data.payload) } else { None }
     }
 
     /// Whether a socket takes no further requests for now. Their clients are told BUSY when they
@@ -183,7 +200,8 @@ impl Endpoint {
             }
         }
         if input.is_complete() {
-            self.deliver(slot);
+            let message = input.take();
+            self.hand_over(slot, message);
             return Disposition::Handled;
         }
         let received = input.received;
@@ -209,7 +227,7 @@ impl Endpoint {
     }
 
     /// Hands a complete message to the application.
-    fn deliver(&mut self, slot: u32) {
+    fn hand_over(&mut self, slot: u32, message: Message) {
         let from = self.peer_addr(slot);
         let rpc = &mut self.rpcs[slot];
         if rpc.is_managed {
@@ -217,10 +235,8 @@ impl Endpoint {
             self.grants.remove(slot);
         }
         let socket = self.sockets.id(rpc.socket);
-        let length = rpc.input.length;
-        let message = rpc.input.take();
-        self.cutoffs.record(length);
-        self.stats.message_bytes_received += u64::from(length);
+        self.cutoffs.record(message.len() as u32);
+        self.stats.message_bytes_received += message.len() as u64;
         if rpc.is_client() {
             let (rpc, cookie) = (RpcId(rpc.id), rpc.cookie);
             self.stats.responses_received += 1;
