@@ -1,1 +1,45 @@
-//! Shards and drivers: where protocols meet I/O.
+//! Shards and drivers: the one place where protocols meet I/O.
+//!
+//! ```text
+//!   threads of the application            the shard's thread
+//!  ┌──────────────────────────┐   ring   ┌──────────────────────────────┐
+//!  │ Socket: call recv reply  ├─────────►│ App      Service (in place)  │
+//!  │                          │◄─────────┤        ▲ events    │ calls   │
+//!  └──────────────────────────┘  cells,  │        │           ▼         │
+//!                                 rings  │   homa::Endpoint             │
+//!                                        │        ▲ packets   │         │
+//!                                        │        │           ▼         │
+//!                                        │   Driver: udp, memory, ...   │
+//!                                        └──────────────────────────────┘
+//! ```
+//!
+//! **Invariant**: everything in the shard's box is touched by its thread only. This crate knows
+//! no async runtime and no simulator.
+
+#![deny(unsafe_code)]
+
+mod addr;
+mod app;
+mod clock;
+mod config;
+mod core;
+pub mod driver;
+mod error;
+mod service;
+mod shard;
+mod socket;
+mod stack;
+mod stats;
+mod sys;
+mod wait;
+
+pub use addr::{Addr, AddrError, DEFAULT_UDP_PORT, ToAddr};
+pub use app::{CallOptions, Outcome, Response};
+pub use config::{Backend, Config, Poll};
+pub use driver::fault::Faults;
+pub use error::{BindError, Error, StartError};
+pub use service::{Context, Service};
+pub use socket::{Call, Calls, Request, Responder, Socket};
+pub use stack::{Serving, Stack};
+pub use stats::{AppUsage, StackStats, Usage};
+pub use wait::{block_on, block_on_until};

@@ -1,0 +1,563 @@
+//! The shard's side of applications on other threads: it takes their submissions and completes
+//! them. What they share is in [`Shared`] and [`SocketShared`]: rings and wake-ups, no data that
+//! both sides write under a lock.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
+use std::thread::ThreadId;
+
+use peyk_homa::{
+    Event, PeerAddr, Reason, ReplyError, RequestOptions, RpcId, SendError, ServerRpc, SocketId, SocketOptions,
+};
+use peyk_kevent::Handle;
+use peyk_sockbuf::oneshot::Completer;
+use peyk_sockbuf::ring::Ring;
+use peyk_sockbuf::waiters::WaitList;
+use peyk_sockbuf::{Message, Payload};
+
+use crate::addr::Addr;
+use crate::core::Core;
+use crate::error::{BindError, Error};
+use crate::service::{Context, Service};
+use crate::shard::{Owner, Owners};
+use crate::stats::{AppUsage, StackStats};
+
+/// Makes a service on the shard's thread.
+pub(crate) type Build = Box<dyn FnOnce(&mut Context<'_>) -> Result<Box<dyn Service>, BindError> + Send>;
+/// Told which place in the shard's list the service got, and as which occupant.
+pub(crate) type ServeDone = Completer<Result<(usize, u64), BindError>>;
+
+/// What an application asks of a shard.
+pub(crate) enum Submission {
+    Open { addr: Option<Addr>, done: Completer<Result<Opened, BindError>> },
+    Close { socket: SocketId },
+    Call { socket: SocketId, to: Addr, message: Payload, options: CallOptions, key: u64, reply_to: ReplyTo },
+    Cancel { socket: SocketId, key: u64 },
+    Reply { socket: SocketId, rpc: ServerRpc, message: Payload },
+    Reject { rpc: ServerRpc, reason: Reason },
+    Serve { build: Build, done: ServeDone },
+    StopService { id: usize, generation: u64 },
+    Stats { done: Completer<StackStats> },
+    Stop,
+}
+
+/// A socket as the shard made it.
+pub(crate) struct Opened {
+    pub socket: SocketId,
+    pub addr: Option<Addr>,
+    pub shared: Arc<SocketShared>,
+}
+
+/// Per-call choices.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CallOptions {
+    /// Gives up after this time even if the peer is making progress.
+    pub timeout: Option<std::time::Duration>,
+}
+
+/// Where the outcome of a request goes.
+pub(crate) enum ReplyTo {
+    /// To the future that waits for it.
+    Call(Completer<Result<Response, Error>>),
+    /// To the socket's queue of responses, with this cookie.
+    Queue(u64),
+}
+
+/// A response and where it came from.
+#[derive(Debug, Clone)]
+pub struct Response {
+    /// The message.
+    pub message: Message,
+    /// The server's address.
+    pub from: Addr,
+}
+
+/// A request as it waits for the application.
+pub(crate) struct Arrived {
+    pub rpc: ServerRpc,
+    pub from: PeerAddr,
+    pub message: Message,
+}
+
+/// The outcome of a request sent without a future of its own.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The value given when the request was sent.
+    pub cookie: u64,
+    /// The response, or why there is none.
+    pub result: Result<Response, Error>,
+}
+
+/// Shared by a shard and all its applications.
+pub(crate) struct Shared {
+    submissions: Ring<Submission>,
+    /// Wakes applications that found the ring full.
+    pub space: WaitList,
+    handle: Handle,
+    /// Closes and cancels that found the ring full: they come from `drop` and cannot wait. Not
+    /// on the data path: locked only when the ring is full, or to empty it.
+    overflow: Mutex<Vec<Submission>>,
+    has_overflow: AtomicBool,
+    stopped: AtomicBool,
+    /// The shard's thread, which must not wait for itself.
+    thread: ThreadId,
+    /// Longest message that can be sent, in bytes.
+    max_message: usize,
+}
+
+impl Shared {
+    /// For the shard that runs on the calling thread.
+    pub fn new(capacity: usize, max_message: usize, handle: Handle) -> Shared {
+        Shared {
+            submissions: Ring::with_capacity(capacity.max(2)),
+            space: WaitList::new(),
+            handle,
+            overflow: Mutex::new(Vec::new()),
+            has_overflow: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            thread: std::thread::current().id(),
+            max_message,
+        }
+    }
+
+    /// Whether the caller is the shard itself, for which no one else could do the work.
+    pub fn is_on_shard(&self) -> bool {
+        std::thread::current().id() == self.thread
+    }
+
+    /// Whether a message of this many bytes can be sent.
+    pub fn check_len(&self, len: usize) -> Result<(), SendError> {
+        match len {
+            0 => Err(SendError::Empty),
+            n if n > self.max_message => Err(SendError::TooLong),
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands a submission to the shard, or gives it back if the ring is full or the shard gone.
+    pub fn try_submit(&self, submission: Submission) -> Result<(), Submission> {
+        if self.is_stopped() {
+            return Err(submission);
+        }
+        self.submissions.push(submission)?;
+        fence(Ordering::SeqCst);
+        if self.is_stopped() {
+            // The shard may have looked for the last time before the push: dropping what is in
+            // the ring tells those who wait for it.
+            self.discard();
+        } else {
+            self.handle.wake();
+        }
+        Ok(())
+    }
+
+    /// Hands over what cannot wait for space in the ring.
+    pub fn submit_late(&self, submission: Submission) {
+        if let Err(submission) = self.try_submit(submission) {
+            if self.is_stopped() {
+                return;
+            }
+            self.overflow.lock().unwrap_or_else(|e| e.into_inner()).push(submission);
+            self.has_overflow.store(true, Ordering::Release);
+            self.handle.wake();
+        }
+    }
+
+    /// The next submission; for the shard.
+    pub fn next_submission(&self) -> Option<Submission> {
+        self.submissions.pop()
+    }
+
+    /// What found the ring full, in order; for the shard, once it took everything out of the ring
+    /// that was there before.
+    pub fn take_late(&self) -> Vec<Submission> {
+        let mut late = self.overflow.lock().unwrap_or_else(|e| e.into_inner());
+        self.has_overflow.store(false, Ordering::Release);
+        std::mem::take(&mut *late)
+    }
+
+    /// Something found the ring full.
+    pub fn has_late(&self) -> bool {
+        self.has_overflow.load(Ordering::Acquire)
+    }
+
+    /// Slots of the ring.
+    pub fn capacity(&self) -> usize {
+        self.submissions.capacity()
+    }
+
+    /// Drops what nobody will carry out any more: those who wait for it are told.
+    pub fn discard(&self) {
+        while self.submissions.pop().is_some() {}
+        drop(self.take_late());
+    }
+
+    /// The shard took submissions out of the ring: those who found it full may try again.
+    pub fn made_space(&self) {
+        self.space.notify_all();
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// The shard takes no more submissions.
+    pub fn stopped(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        self.space.notify_all();
+    }
+}
+
+/// Shared by the shard and the handles of one socket.
+pub(crate) struct SocketShared {
+    pub requests: Ring<Arrived>,
+    pub request_waiters: WaitList,
+    pub responses: Ring<Outcome>,
+    pub response_waiters: WaitList,
+    /// A ring was full, so the shard holds more and wants to be woken when there is space.
+    behind: AtomicBool,
+    /// 0 while open, else 1 + an index into [`ENDS`].
+    end: AtomicU8,
+}
+
+/// Why nothing more comes from a socket.
+const ENDS: [Error; 2] = [Error::Closed, Error::Stopped];
+const CLOSED: u8 = 0;
+const STOPPED: u8 = 1;
+
+impl SocketShared {
+    fn new(requests: usize, responses: usize) -> SocketShared {
+        SocketShared {
+            requests: Ring::with_capacity(requests.max(2)),
+            request_waiters: WaitList::new(),
+            responses: Ring::with_capacity(responses.max(2)),
+            response_waiters: WaitList::new(),
+            behind: AtomicBool::new(false),
+            end: AtomicU8::new(0),
+        }
+    }
+
+    /// Tells the shard that a slot became free, if it waits for one; after each pop.
+    pub fn popped(&self, shared: &Shared) {
+        fence(Ordering::SeqCst);
+        if self.behind.load(Ordering::Relaxed) {
+            self.behind.store(false, Ordering::Relaxed);
+            shared.handle.wake();
+        }
+    }
+
+    /// Why nothing more comes, if so.
+    pub fn end(&self) -> Option<Error> {
+        let end = self.end.load(Ordering::Acquire).checked_sub(1)?;
+        ENDS.get(usize::from(end)).cloned()
+    }
+
+    /// Nothing more comes, for the reason at this place of [`ENDS`]; the first reason stays.
+    fn close(&self, why: u8) {
+        let _ = self.end.compare_exchange(0, why + 1, Ordering::AcqRel, Ordering::Relaxed);
+        self.request_waiters.notify_all();
+        self.response_waiters.notify_all();
+    }
+}
+
+/// The shard's record of one socket that an application on another thread owns.
+struct AppSocket {
+    shared: Arc<SocketShared>,
+    calls: HashMap<u64, Pending>,
+    /// Calls and replies that wait for send memory, in order.
+    parked: VecDeque<Submission>,
+    /// Outcomes that found the application's ring full, in order.
+    backlog: VecDeque<Outcome>,
+    /// Requests that did, likewise; the protocol bounds them by its unanswered requests.
+    requests: VecDeque<Arrived>,
+    /// In the list of sockets with something to publish.
+    woken: bool,
+}
+
+impl AppSocket {
+    fn publish(&mut self) {
+        drain_into(&mut self.requests, &self.shared.requests, &self.shared.request_waiters);
+        drain_into(&mut self.backlog, &self.shared.responses, &self.shared.response_waiters);
+        self.woken = !self.requests.is_empty() || !self.backlog.is_empty();
+    }
+}
+
+impl AppSocket {
+    /// Tells everyone who waits for something of this socket that it will not come.
+    fn end(mut self, why: u8) {
+        let error = &ENDS[usize::from(why)];
+        let calls = self.calls.drain().map(|(_, pending)| pending.reply_to);
+        let parked = self.parked.drain(..).filter_map(|parked| match parked {
+            Submission::Call { reply_to, .. } => Some(reply_to),
+            _ => None,
+        });
+        for reply_to in calls.chain(parked) {
+            if let ReplyTo::Call(done) = reply_to {
+                let _ = done.complete(Err(error.clone()));
+            }
+        }
+        self.shared.close(why);
+    }
+}
+
+/// Moves what fits into a ring, in order, and wakes one waiter for each.
+fn drain_into<T>(from: &mut VecDeque<T>, ring: &Ring<T>, waiters: &WaitList) {
+    while let Some(item) = from.pop_front() {
+        if let Err(item) = ring.push(item) {
+            from.push_front(item);
+            break;
+        }
+        waiters.notify_one();
+    }
+}
+
+struct Pending {
+    rpc: RpcId,
+    reply_to: ReplyTo,
+}
+
+/// All sockets of applications on other threads.
+pub(crate) struct App {
+    sockets: HashMap<SocketId, AppSocket>,
+    parked_max: usize,
+    /// Sockets with something to publish at the end of the turn.
+    dirty: Vec<SocketId>,
+}
+
+/// Slots of the rings between the shard and one socket's handles; more waits on the shard.
+const SOCKET_RING: usize = 1024;
+
+impl App {
+    pub fn new(parked_max: usize) -> App {
+        App { sockets: HashMap::new(), parked_max, dirty: Vec::new() }
+    }
+
+    /// Carries out one submission.
+    pub fn handle(&mut self, core: &mut Core, owners: &mut Owners, submission: Submission) {
+        match submission {
+            Submission::Open { addr, done } => self.open(core, owners, addr, done),
+            Submission::Close { socket } => self.close(core, owners, socket),
+            call @ Submission::Call { .. } => self.call(core, call),
+            Submission::Cancel { socket, key } => self.cancel(core, socket, key),
+            Submission::Reply { socket, rpc, message } => self.reply(core, socket, rpc, message),
+            Submission::Reject { rpc, reason } => core.endpoint.reject(core.now, rpc, reason),
+            Submission::Serve { .. }
+            | Submission::StopService { .. }
+            | Submission::Stats { .. }
+            | Submission::Stop => unreachable!("the shard handles these itself"),
+        }
+    }
+
+    fn open(
+        &mut self,
+        core: &mut Core,
+        owners: &mut Owners,
+        addr: Option<Addr>,
+        done: Completer<Result<Opened, BindError>>,
+    ) {
+        let opened = match addr {
+            Some(addr) => core.bind(addr, SocketOptions::default()).map(|(s, a)| (s, Some(a))),
+            None => core.open(SocketOptions::default()).map(|s| (s, None)),
+        };
+        let (socket, addr) = match opened {
+            Ok(opened) => opened,
+            Err(e) => return drop(done.complete(Err(e))),
+        };
+        let shared = Arc::new(SocketShared::new(SOCKET_RING, SOCKET_RING));
+        owners.insert(socket, Owner::App);
+        self.sockets.insert(
+            socket,
+            AppSocket {
+                shared: shared.clone(),
+                calls: HashMap::new(),
+                parked: VecDeque::new(),
+                backlog: VecDeque::new(),
+                requests: VecDeque::new(),
+                woken: false,
+            },
+        );
+        if done.complete(Ok(Opened { socket, addr, shared })).is_err() {
+            self.close(core, owners, socket);
+        }
+    }
+
+    fn close(&mut self, core: &mut Core, owners: &mut Owners, socket: SocketId) {
+        let Some(s) = self.sockets.remove(&socket) else { return };
+        core.close(socket);
+        owners.remove(socket);
+        s.end(CLOSED);
+    }
+
+    fn call(&mut self, core: &mut Core, call: Submission) {
+        let Submission::Call { socket, to, message, options, key, reply_to } = call else { return };
+        let Some(s) = self.sockets.get_mut(&socket) else {
+            if let ReplyTo::Call(done) = reply_to {
+                let _ = done.complete(Err(Error::Closed));
+            }
+            return;
+        };
+        if let ReplyTo::Call(done) = &reply_to
+            && done.is_cancelled()
+        {
+            return;
+        }
+        let result = match core.peer(socket, to) {
+            Err(e) => Err(Error::Unroutable(to.carriage(), e.kind())),
+            Ok(peer) => {
+                let deadline = options.timeout.map(|t| core.now + t);
+                let request = RequestOptions { cookie: key, deadline, ..RequestOptions::default() };
+                match core.endpoint.send_request(core.now, socket, peer, message.clone(), request) {
+                    Ok(rpc) => Ok(rpc),
+                    Err(SendError::Full) if s.parked.len() < self.parked_max => {
+                        s.parked.push_back(Submission::Call { socket, to, message, options, key, reply_to });
+                        return;
+                    }
+                    Err(SendError::Full) => Err(Error::Full),
+                    Err(e) => Err(Error::Send(e)),
+                }
+            }
+        };
+        match result {
+            Ok(rpc) => drop(s.calls.insert(key, Pending { rpc, reply_to })),
+            Err(e) => self.finish(socket, reply_to, Err(e)),
+        }
+    }
+
+    fn reply(&mut self, core: &mut Core, socket: SocketId, rpc: ServerRpc, message: Payload) {
+        match core.endpoint.reply(core.now, rpc, message.clone()) {
+            // The client may be gone: then nobody waits for the response.
+            Ok(()) | Err(ReplyError::Gone) => {}
+            Err(ReplyError::Full) => {
+                // Bounded by the requests that may be unanswered.
+                if let Some(s) = self.sockets.get_mut(&socket) {
+                    s.parked.push_back(Submission::Reply { socket, rpc, message });
+                }
+            }
+            Err(_) => core.endpoint.reject(core.now, rpc, Reason::TooLarge),
+        }
+    }
+
+    fn cancel(&mut self, core: &mut Core, socket: SocketId, key: u64) {
+        let Some(s) = self.sockets.get_mut(&socket) else { return };
+        if let Some(pending) = s.calls.remove(&key) {
+            core.endpoint.abort(core.now, socket, pending.rpc);
+        } else {
+            s.parked.retain(|p| !matches!(p, Submission::Call { key: k, .. } if *k == key));
+        }
+    }
+
+    /// Takes an event of a socket that belongs to an application on another thread.
+    pub fn on_event(&mut self, core: &mut Core, event: Event) {
+        match event {
+            Event::Request { socket, rpc, from, message } => {
+                let Some(s) = self.sockets.get_mut(&socket) else { return };
+                s.requests.push_back(Arrived { rpc, from, message });
+                self.touch(socket);
+            }
+            Event::Response { socket, cookie, from, message, .. } => {
+                let result = Ok(Response { message, from: addr_of(&from) });
+                self.outcome(socket, cookie, result);
+            }
+            Event::Failed { socket, cookie, error, .. } => self.outcome(socket, cookie, Err(error.into())),
+            Event::Writable { socket } => self.unpark(core, socket),
+            // The application learns when it answers: nobody waits for the response.
+            Event::Cancelled { .. } => {}
+        }
+    }
+
+    fn outcome(&mut self, socket: SocketId, key: u64, result: Result<Response, Error>) {
+        let Some(s) = self.sockets.get_mut(&socket) else { return };
+        let Some(pending) = s.calls.remove(&key) else { return };
+        self.finish(socket, pending.reply_to, result);
+    }
+
+    fn finish(&mut self, socket: SocketId, reply_to: ReplyTo, result: Result<Response, Error>) {
+        match reply_to {
+            ReplyTo::Call(done) => drop(done.complete(result)),
+            ReplyTo::Queue(cookie) => {
+                if let Some(s) = self.sockets.get_mut(&socket) {
+                    s.backlog.push_back(Outcome { cookie, result });
+                    self.touch(socket);
+                }
+            }
+        }
+    }
+
+    fn unpark(&mut self, core: &mut Core, socket: SocketId) {
+        // What does not fit yet goes to the back while this looks at it: then that was all.
+        let Some(mut waiting) = self.sockets.get_mut(&socket).map(|s| std::mem::take(&mut s.parked)) else {
+            return;
+        };
+        while let Some(submission) = waiting.pop_front() {
+            match submission {
+                Submission::Reply { socket, rpc, message } => self.reply(core, socket, rpc, message),
+                call => self.call(core, call),
+            }
+            let Some(s) = self.sockets.get_mut(&socket) else { return };
+            if let Some(first) = s.parked.pop_back() {
+                waiting.push_front(first);
+                s.parked = waiting;
+                return;
+            }
+        }
+    }
+
+    fn touch(&mut self, socket: SocketId) {
+        if let Some(s) = self.sockets.get_mut(&socket)
+            && !s.woken
+        {
+            s.woken = true;
+            self.dirty.push(socket);
+        }
+    }
+
+    /// Makes what happened in this turn visible to the applications; called once at the end of a
+    /// turn. What finds a ring full stays here until the application took something out.
+    pub fn publish(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.retain(|&socket| {
+            let Some(s) = self.sockets.get_mut(&socket) else { return false };
+            s.publish();
+            if s.woken {
+                // Say so first, then look again: a slot may have become free in between.
+                s.shared.behind.store(true, Ordering::Relaxed);
+                fence(Ordering::SeqCst);
+                s.publish();
+            }
+            s.woken
+        });
+        self.dirty.append(&mut dirty);
+    }
+
+    /// Ends every socket: futures that wait are told.
+    pub fn stop(&mut self) {
+        self.sockets.drain().for_each(|(_, s)| s.end(STOPPED));
+    }
+
+    /// What is held for applications right now.
+    pub fn usage(&self) -> AppUsage {
+        let mut usage = AppUsage { sockets: self.sockets.len(), ..AppUsage::default() };
+        for s in self.sockets.values() {
+            usage.calls += s.calls.len();
+            usage.parked += s.parked.len();
+            usage.undelivered += s.requests.len() + s.backlog.len();
+            usage.queued += s.shared.requests.len() + s.shared.responses.len();
+        }
+        usage
+    }
+}
+
+impl Drop for App {
+    /// Also when the shard's thread dies of a panic, nobody may wait for ever.
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// A peer's address in the form that users write.
+pub(crate) fn addr_of(peer: &PeerAddr) -> Addr {
+    Addr { ip: peer.path.remote.ip().to_canonical(), port: peer.port, udp_port: peer.path.remote.port() }
+}

@@ -1,0 +1,132 @@
+//! What the user may choose about a stack. Every limit has its default here or in
+//! [`peyk_homa::Config`].
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use peyk_kevent::Backend;
+
+use crate::addr::DEFAULT_UDP_PORT;
+use crate::driver::fault::Faults;
+
+/// How a shard waits when it has nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Poll {
+    /// Sleep in the kernel at once: least CPU, but each packet pays for a wake-up.
+    Sleep,
+    /// Never sleep: least latency, one CPU always busy.
+    Spin,
+    /// Poll for a while before sleeping: longer after polling paid off, shorter after it did not.
+    Adaptive {
+        /// Longest time to poll before going to sleep.
+        max: Duration,
+    },
+}
+
+/// Configuration of a [`Stack`](crate::Stack).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// Name of the shard's thread.
+    pub name: String,
+    /// Which kernel interface carries the I/O; [`Backend::Auto`] takes io_uring where it works.
+    pub backend: Backend,
+    /// How the shard waits.
+    pub poll: Poll,
+    /// Pins the shard's thread to this CPU.
+    pub cpu: Option<usize>,
+    /// UDP port that carries the Homa packets of bound sockets; 0 takes any free port.
+    pub udp_port: u16,
+    /// Memory for messages being received or not yet dropped by the application, in bytes;
+    /// rounded up to pages of 64 KiB. Touched only as it is needed.
+    pub receive_memory: usize,
+    /// Largest IP packet to use even where the route would allow more, in bytes.
+    pub max_mtu: u32,
+    /// Submissions that may wait between the application and the shard.
+    pub submissions: usize,
+    /// Calls per socket that may wait for send memory.
+    pub parked_calls: usize,
+    /// Parameters of the protocol.
+    pub homa: peyk_homa::Config,
+    /// Packets to lose or spoil on purpose, for tests and demonstrations.
+    pub faults: Option<Faults>,
+    /// Writes every packet sent and received to this pcapng file.
+    pub capture: Option<PathBuf>,
+    /// Seed of ids and other random choices; `None` takes one from the operating system.
+    pub seed: Option<u64>,
+}
+
+impl Config {
+    /// Carries the Homa packets of bound sockets over this UDP port; 0 takes any free one, which
+    /// is part of [`Socket::local_addr`](crate::Socket::local_addr).
+    #[must_use]
+    pub fn with_udp_port(self, udp_port: u16) -> Config {
+        Config { udp_port, ..self }
+    }
+
+    /// Uses this kernel interface.
+    #[must_use]
+    pub fn with_backend(self, backend: Backend) -> Config {
+        Config { backend, ..self }
+    }
+
+    /// Waits in this way when there is nothing to do.
+    #[must_use]
+    pub fn with_poll(self, poll: Poll) -> Config {
+        Config { poll, ..self }
+    }
+
+    /// Runs the shard on this CPU only.
+    #[must_use]
+    pub fn with_cpu(self, cpu: usize) -> Config {
+        Config { cpu: Some(cpu), ..self }
+    }
+
+    /// Takes this many bytes of memory for messages received.
+    #[must_use]
+    pub fn with_receive_memory(self, bytes: usize) -> Config {
+        Config { receive_memory: bytes, ..self }
+    }
+
+    /// Writes all packets to this pcapng file.
+    #[must_use]
+    pub fn with_capture(self, path: impl Into<PathBuf>) -> Config {
+        Config { capture: Some(path.into()), ..self }
+    }
+
+    /// Loses or spoils packets on purpose.
+    #[must_use]
+    pub fn with_faults(self, faults: Faults) -> Config {
+        Config { faults: Some(faults), ..self }
+    }
+
+    /// Uses these parameters of the protocol.
+    #[must_use]
+    pub fn with_homa(self, homa: peyk_homa::Config) -> Config {
+        Config { homa, ..self }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        let mut homa = peyk_homa::Config::default();
+        // HomaModule gives up after 100 ms without progress, from inside the kernel. A process
+        // in user space can be off the CPU for longer than that on a busy machine.
+        homa.timeout_ticks = 1000;
+        Config {
+            name: "peyk".into(),
+            backend: Backend::Auto,
+            poll: Poll::Adaptive { max: Duration::from_micros(50) },
+            cpu: None,
+            udp_port: DEFAULT_UDP_PORT,
+            receive_memory: 64 << 20,
+            max_mtu: 9000,
+            submissions: 4096,
+            parked_calls: 4096,
+            homa,
+            faults: None,
+            capture: None,
+            seed: None,
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! A shard: one thread, one loop, and everything it owns. Nobody else reads or writes what is
+//! here; applications on other threads reach it by the submission ring only.
+//!
+//! ```text
+//!           packets ──► driver.poll ──► endpoint.handle_packet
+//!   submission ring ──► app / service calls
+//!             clock ──► endpoint.handle_timeout
+//!                       endpoint.poll_event ──► services on the shard, completions to threads
+//!                       endpoint.poll_transmit ──► driver.send ... flush ──► packets
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peyk_homa::{Event, SocketId};
+use peyk_sansio::Instant;
+
+use crate::app::{App, Shared, Submission};
+use crate::clock::Clock;
+use crate::config::Poll;
+use crate::core::Core;
+use crate::driver::Received;
+use crate::service::{Context, Service};
+use crate::stats::{StackStats, Usage};
+use peyk_kevent::{Spin, Wait};
+
+/// Packets handed to the driver in one turn before looking for received ones again.
+const TRANSMIT_BURST: usize = 256;
+/// Submissions taken in one turn, so that a busy application cannot keep packets waiting.
+const SUBMISSION_BURST: usize = 256;
+/// Time for the farewells of a stopping stack to leave.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+/// To whom a socket belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The service in this place of the shard's list.
+    Service(usize),
+    /// An application on another thread, through the rings.
+    App,
+}
+
+/// Which application owns which socket.
+pub(crate) struct Owners {
+    pub clock: Clock,
+    of: HashMap<SocketId, Owner>,
+    /// The socket asked for last: bursts of events concern one socket.
+    last: Option<(SocketId, Owner)>,
+}
+
+impl Owners {
+    pub fn insert(&mut self, socket: SocketId, owner: Owner) {
+        self.of.insert(socket, owner);
+    }
+
+    pub fn remove(&mut self, socket: SocketId) {
+        self.of.remove(&socket);
+        self.last = None;
+    }
+
+    fn of(&mut self, socket: SocketId) -> Option<Owner> {
+        match self.last {
+            Some((s, owner)) if s == socket => Some(owner),
+            _ => {
+                let owner = *self.of.get(&socket)?;
+                self.last = Some((socket, owner));
+                Some(owner)
+            }
+        }
+    }
+
+    fn sockets_of(&self, owner: Owner) -> Vec<SocketId> {
+        self.of.iter().filter(|&(_, &o)| o == owner).map(|(&s, _)| s).collect()
+    }
+}
+
+/// A place for a service, and which of its occupants it has.
+#[derive(Default)]
+struct Place {
+    generation: u64,
+    service: Option<Box<dyn Service>>,
+}
+
+pub(crate) struct Shard {
+    core: Core,
+    owners: Owners,
+    services: Vec<Place>,
+    app: App,
+    shared: Arc<Shared>,
+    spin: Spin,
+    stopping: bool,
+    turns: u64,
+    /// Submissions taken out of the ring since something was found that had not fit into it.
+    taken_since_late: usize,
+}
+
+impl Shard {
+    pub fn new(core: Core, clock: Clock, shared: Arc<Shared>, config: &crate::Config) -> Shard {
+        Shard {
+            core,
+            owners: Owners { clock, of: HashMap::new(), last: None },
+            services: Vec::new(),
+            app: App::new(config.parked_calls),
+            shared,
+            spin: match config.poll {
+                Poll::Sleep => Spin::Sleep,
+                Poll::Spin => Spin::Spin,
+                Poll::Adaptive { max } => Spin::Adaptive { max },
+            },
+            stopping: false,
+            turns: 0,
+            taken_since_late: 0,
+        }
+    }
+
+    /// Turns until the stack is told to stop.
+    pub fn run(mut self) {
+        let mut wait = self.at_once();
+        while !self.stopping {
+            wait = self.turn(wait);
+        }
+        self.farewell();
+    }
+
+    /// One pass of the loop; returns how long the next one may wait for something to happen.
+    fn turn(&mut self, wait: Wait) -> Wait {
+        self.turns += 1;
+        self.receive(wait);
+        let more = self.submissions();
+        if self.core.endpoint.poll_timeout().is_some_and(|at| at <= self.core.now) {
+            self.core.endpoint.handle_timeout(self.core.now);
+        }
+        self.events();
+        let service_wants = self.turn_services();
+        let more = self.core.transmit(TRANSMIT_BURST) || more;
+        if more {
+            return self.at_once();
+        }
+        let deadline = self.core.endpoint.poll_timeout().into_iter().chain(service_wants).min();
+        match deadline {
+            Some(at) if at <= self.core.now => self.at_once(),
+            at => Wait { until: at.map(|at| self.owners.clock.to_std(at)), spin: self.spin },
+        }
+    }
+
+    /// Takes what is there, without waiting.
+    fn at_once(&self) -> Wait {
+        Wait { until: Some(self.owners.clock.origin()), spin: Spin::Sleep }
+    }
+
+    fn receive(&mut self, wait: Wait) {
+        let Core { endpoint, driver, now, .. } = &mut self.core;
+        let clock = self.owners.clock;
+        let mut woke = false;
+        let result = driver.poll(wait, &mut |received| {
+            if !woke {
+                *now = clock.now();
+                woke = true;
+            }
+            match received {
+                Received::Packet { path, data } => {
+                    endpoint.handle_packet(*now, path, data);
+                }
+                Received::Unreachable { remote, why } => endpoint.handle_unreachable(*now, remote, why),
+            }
+        });
+        if !woke {
+            *now = clock.now();
+        }
+        if let Err(e) = result {
+            tracing::error!(error = %e, "receiving packets failed");
+        }
+    }
+
+    /// Carries out what applications submitted; true if there may be more.
+    fn submissions(&mut self) -> bool {
+        let mut taken = 0;
+        while taken < SUBMISSION_BURST {
+            let Some(submission) = self.shared.next_submission() else { break };
+            taken += 1;
+            self.submission(submission);
+        }
+        if taken > 0 {
+            self.shared.made_space();
+        }
+        if self.shared.has_late() {
+            // They come after everything that was in the ring when they found it full.
+            self.taken_since_late += taken;
+            if taken < SUBMISSION_BURST || self.taken_since_late >= self.shared.capacity() {
+                self.taken_since_late = 0;
+                self.shared.take_late().into_iter().for_each(|late| self.submission(late));
+            }
+        }
+        taken == SUBMISSION_BURST
+    }
+
+    fn submission(&mut self, submission: Submission) {
+        match submission {
+            Submission::Serve { build, done } => self.serve(build, done),
+            Submission::StopService { id, generation } => {
+                if self.services.get(id).is_some_and(|place| place.generation == generation) {
+                    self.stop_service(id);
+                }
+            }
+            Submission::Stats { done } => {
+                let stats = self.stats();
+                let _ = done.complete(stats);
+            }
+            Submission::Stop => self.stopping = true,
+            other => self.app.handle(&mut self.core, &mut self.owners, other),
+        }
+    }
+
+    fn events(&mut self) {
+        while let Some(event) = self.core.endpoint.poll_event() {
+            if let Event::Request { from, .. } = &event {
+                self.core.learn(from.path.remote);
+            }
+            match self.owners.of(socket_of(&event)) {
+                Some(Owner::App) => self.app.on_event(&mut self.core, event),
+                Some(Owner::Service(id)) => self.with_service(id, |service, cx| service.on_event(cx, event)),
+                // Closed meanwhile: dropping the event returns its memory.
+                None => {}
+            }
+        }
+        self.app.publish();
+    }
+
+    fn turn_services(&mut self) -> Option<Instant> {
+        let mut earliest: Option<Instant> = None;
+        for id in 0..self.services.len() {
+            let mut wants = None;
+            self.with_service(id, |service, cx| wants = service.on_turn(cx));
+            earliest = earliest.into_iter().chain(wants).min();
+        }
+        earliest
+    }
+
+    /// Calls a service, which is out of the list meanwhile so that it can be given the core.
+    fn with_service(&mut self, id: usize, call: impl FnOnce(&mut dyn Service, &mut Context<'_>)) {
+        let Some(mut service) = self.services.get_mut(id).and_then(|place| place.service.take()) else {
+            return;
+        };
+        let owner = Owner::Service(id);
+        let mut cx = Context { core: &mut self.core, owners: &mut self.owners, owner, stop: false };
+        call(&mut *service, &mut cx);
+        let stop = cx.stop;
+        self.services[id].service = Some(service);
+        if stop {
+            self.stop_service(id);
+        }
+    }
+
+    fn serve(&mut self, build: crate::app::Build, done: crate::app::ServeDone) {
+        let free = self.services.iter().position(|place| place.service.is_none());
+        let id = free.unwrap_or(self.services.len());
+        let owner = Owner::Service(id);
+        let mut cx = Context { core: &mut self.core, owners: &mut self.owners, owner, stop: false };
+        match build(&mut cx) {
+            Ok(service) => {
+                if id == self.services.len() {
+                    self.services.push(Place::default());
+                }
+                let place = &mut self.services[id];
+                place.service = Some(service);
+                if done.complete(Ok((id, place.generation))).is_err() {
+                    self.stop_service(id);
+                }
+            }
+            Err(e) => {
+                self.close_sockets_of(owner);
+                let _ = done.complete(Err(e));
+            }
+        }
+    }
+
+    fn stop_service(&mut self, id: usize) {
+        if let Some(place) = self.services.get_mut(id) {
+            place.service = None;
+            place.generation += 1;
+            self.close_sockets_of(Owner::Service(id));
+        }
+    }
+
+    fn close_sockets_of(&mut self, owner: Owner) {
+        for socket in self.owners.sockets_of(owner) {
+            self.core.close(socket);
+            self.owners.remove(socket);
+        }
+    }
+
+    fn stats(&mut self) -> StackStats {
+        StackStats {
+            turns: self.turns,
+            homa: self.core.endpoint.stats().clone(),
+            driver: self.core.driver.stats().clone(),
+            usage: Usage::of(&mut self.core.endpoint),
+            app: self.app.usage(),
+        }
+    }
+
+    /// Tells all peers that we go, and gives that a moment to leave.
+    fn farewell(&mut self) {
+        self.services.clear();
+        let sockets: Vec<SocketId> = self.owners.of.keys().copied().collect();
+        for socket in sockets {
+            self.core.close(socket);
+        }
+        self.app.stop();
+        let until = self.core.now + FAREWELL;
+        while self.core.now < until {
+            self.core.now = self.owners.clock.now();
+            let more = self.core.transmit(TRANSMIT_BURST);
+            if !more && self.core.driver.can_send() {
+                break;
+            }
+            let wait = Wait { until: Some(self.owners.clock.to_std(until)), spin: Spin::Sleep };
+            if self.core.driver.poll(wait, &mut |_| {}).is_err() {
+                break;
+            }
+        }
+        self.shared.stopped();
+        self.shared.discard();
+    }
+}
+
+fn socket_of(event: &Event) -> SocketId {
+    match *event {
+        Event::Request { socket, .. }
+        | Event::Response { socket, .. }
+        | Event::Failed { socket, .. }
+        | Event::Cancelled { socket, .. }
+        | Event::Writable { socket } => socket,
+    }
+}
