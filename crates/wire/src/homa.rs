@@ -44,6 +44,9 @@ use core::net::IpAddr;
 
 /// Longest message HomaModule carries, in bytes.
 pub const MAX_MESSAGE_LENGTH: u32 = 1_000_000;
+/// Longest message a packet may speak of. Peyk hosts can agree on more than HomaModule carries;
+/// what is acceptable is for the endpoint to say.
+pub const LENGTH_LIMIT: u32 = 1 << 30;
 /// Number of priority levels the IP header can express (three bits); levels are 0..=7, higher is
 /// more urgent.
 pub const PRIORITIES: usize = 8;

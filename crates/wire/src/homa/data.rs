@@ -10,7 +10,7 @@
 //! not let a card segment writes the true offset into both; every generation of HomaModule then
 //! agrees about it.
 
-use super::{AckEntry, HEADER_LEN, Header, MAX_MESSAGE_LENGTH, PacketType, ParseError, be16, be32, be64};
+use super::{AckEntry, HEADER_LEN, Header, LENGTH_LIMIT, PacketType, ParseError, be16, be32, be64};
 
 /// Bytes before the payload.
 pub const DATA_HEADER_LEN: usize = 56;
@@ -111,7 +111,7 @@ impl<'a> Data<'a> {
         if length == 0 {
             return Err(ParseError::EmptyMessage);
         }
-        if length > MAX_MESSAGE_LENGTH {
+        if length > LENGTH_LIMIT {
             return Err(ParseError::MessageTooLong { length });
         }
         if end > u64::from(length) {

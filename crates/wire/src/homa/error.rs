@@ -1,6 +1,6 @@
 //! Why bytes are not a Homa packet. Always the peer's fault: drop, count, go on.
 
-use super::{HEADER_LEN, MAX_MESSAGE_LENGTH, PacketType};
+use super::{HEADER_LEN, LENGTH_LIMIT, PacketType};
 use thiserror::Error;
 
 /// Why bytes are not a Homa packet.
@@ -32,8 +32,8 @@ pub enum ParseError {
     /// A DATA packet of a message of no bytes.
     #[error("DATA of an empty message")]
     EmptyMessage,
-    /// A DATA packet of a message longer than Homa allows.
-    #[error("DATA of a message of {length} bytes, at most {MAX_MESSAGE_LENGTH} are allowed")]
+    /// A DATA packet of a message longer than any endpoint takes.
+    #[error("DATA of a message of {length} bytes, at most {LENGTH_LIMIT} are allowed")]
     MessageTooLong {
         /// Message length in bytes.
         length: u32,
