@@ -119,7 +119,7 @@ impl Pacer {
             tolerance,
             idle_at: Instant::ZERO,
             idle_fs: 0,
-            srpt_bytes: 0,
+            srpt_bytes: 1,
         }
     }
 
@@ -171,7 +171,8 @@ impl Pacer {
 
     /// From which message the next paced packet should come.
     pub fn pick(&self) -> Pick {
-        if self.config.fifo_fraction > 0 && self.srpt_bytes <= 0 { Pick::Oldest } else { Pick::Srpt }
+        let is_shared = !self.is_off() && self.config.fifo_fraction > 0;
+        if is_shared && self.srpt_bytes <= 0 { Pick::Oldest } else { Pick::Srpt }
     }
 
     /// Reports that `bytes` of paced data were sent by that choice. Does not

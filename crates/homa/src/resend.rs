@@ -75,6 +75,12 @@ impl Timers {
         done + first * ((1 << doubled) - 1) + (count - doubled) * max
     }
 
+    /// The tick at which a server asks, for time number `sent`, about a response that its client
+    /// has not granted any further since `since`.
+    pub fn probe_due(&self, since: u64, sent: u32) -> u64 {
+        self.need_ack_due(since + self.timeout_ticks, sent)
+    }
+
     /// The tick at which a server forgets an answered request whose client was last heard at
     /// `heard`. Its client must have given up by then.
     pub fn server_forget_due(&self, heard: u64) -> u64 {

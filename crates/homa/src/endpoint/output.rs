@@ -11,6 +11,7 @@ use peyk_wire::homa::{
 };
 
 use super::{Endpoint, tick_after, tick_of};
+use crate::config::TICK;
 use crate::pacer::Pick;
 use crate::priority::control_priority;
 use crate::rpc::State;
@@ -105,7 +106,8 @@ impl Endpoint {
         if !out.is_sendable() {
             return;
         }
-        if out.is_single() {
+        // Paced messages take their rank, so that they hold up no message the pacer lets pass.
+        if out.is_single() && self.pacer.is_exempt(out.length) {
             self.queue.insert_single(slot, out.left(), out.init_time);
         } else {
             self.queue.insert(slot, out.left(), out.init_time);
@@ -239,20 +241,25 @@ impl Endpoint {
     }
 
     /// Which message may send next, and whose turn it was if that is accounted for.
+    ///
+    /// Without a pacer there is a choice only when the driver cannot keep up. Then strict SRPT is
+    /// right, until the oldest message has waited for so long that its receiver would ask for it.
     fn choose(&mut self, now: Instant) -> Option<(u32, Option<Pick>)> {
         let best = self.queue.best()?;
-        if self.pacer.is_exempt(self.rpcs[best].out.length) && self.queue.has_single() {
+        if self.queue.has_single() {
             return Some((best, None));
         }
         if !self.pacer.may_send(now) {
             let is_exempt = self.pacer.is_exempt(self.rpcs[best].out.length);
             return is_exempt.then_some((best, None));
         }
+        let Some(oldest) = self.queue.oldest() else { return Some((best, None)) };
+        let is_old = || self.rpcs[oldest].out.init_time + TICK * self.config.resend_ticks <= now;
         match self.pacer.pick() {
-            Pick::Oldest => self.queue.oldest().map(|slot| (slot, Some(Pick::Oldest))),
-            Pick::Srpt => None,
+            _ if self.pacer.is_off() && !is_old() => Some((best, None)),
+            Pick::Oldest => Some((oldest, Some(Pick::Oldest))),
+            Pick::Srpt => Some((best, Some(Pick::Srpt))),
         }
-        .or(Some((best, Some(Pick::Srpt))))
     }
 
     /// All that may be sent of a message has been: now the other side is to act.
@@ -269,7 +276,7 @@ impl Endpoint {
             rpc.since = tick_after(now);
             self.timers.need_ack_due(rpc.since, 0)
         } else {
-            self.timers.server_forget_due(rpc.since)
+            self.timers.probe_due(rpc.since, 0)
         };
         self.arm(slot, due);
     }

@@ -154,23 +154,26 @@ impl Endpoint {
             // It is for us to send; the end of that arms the timer.
             return;
         }
-        let heard = self.peers[rpc.peer].heard.max(rpc.since);
+        let (since, is_sent) = (rpc.since, rpc.out.is_sent());
+        let heard = self.peers[rpc.peer].heard.max(since);
         let forget = self.timers.server_forget_due(heard);
         if tick >= forget {
             self.stats.server_silences += 1;
             self.end_server(now, slot);
             return;
         }
-        if !rpc.out.is_sent() {
-            self.arm(slot, forget);
-            return;
-        }
-        let mut due = self.timers.need_ack_due(rpc.since, rpc.rounds);
+        // A client that dropped the RPC without our hearing of it grants nothing, yet it may be
+        // heard on others: NEED_ACK makes it say so. One that knows the RPC asks for what it lacks.
+        let timers = self.timers;
+        let due_after = |since, sent| {
+            if is_sent { timers.need_ack_due(since, sent) } else { timers.probe_due(since, sent) }
+        };
+        let mut due = due_after(rpc.since, rpc.rounds);
         if tick >= due {
             // If we were late: the next ones move, rather than come in a burst.
             rpc.since += tick - due;
             rpc.rounds = rpc.rounds.saturating_add(1);
-            due = self.timers.need_ack_due(rpc.since, rpc.rounds);
+            due = due_after(rpc.since, rpc.rounds);
             self.send_control(slot, ControlKind::NeedAck);
         }
         self.arm(slot, due.min(forget));
