@@ -1,0 +1,171 @@
+//! Grants as seen on the wire. The scheduler's own rules are tested beside it.
+
+use peyk_homa::Config;
+use peyk_wire::homa::PacketType;
+
+use crate::common::lab::ID;
+use crate::common::*;
+
+fn grants(sent: &[Sent]) -> Vec<(u64, u32, u8)> {
+    let grants = only(sent, PacketType::Grant);
+    grants.iter().map(|s| (s.header().sender_id, s.grant().offset, s.grant().priority)).collect()
+}
+
+#[test]
+fn vector_2_first_grant_of_a_lone_message() {
+    let mut lab = Lab::new();
+    let sent = lab.feed(&Lab::from_client(ID).segment(&pattern(100_000), 40_000, 0, 1424));
+    assert_eq!(grants(&sent), [(ID | 1, 100_000, 0)]);
+}
+
+#[test]
+fn unscheduled_message_draws_no_grant() {
+    let mut lab = Lab::new();
+    let sent = lab.feed(&Lab::from_client(ID).segment(&pattern(40_000), 40_000, 0, 1424));
+    assert!(grants(&sent).is_empty());
+}
+
+#[test]
+fn vector_3_eight_messages() {
+    let mut lab = Lab::new();
+    let mut all = Vec::new();
+    for i in 0..8u64 {
+        let message = pattern(100_000 + i as usize);
+        let packet = Lab::from_client(ID + 2 * i).segment(&message, 40_000, 0, 1424);
+        lab.endpoint.handle_packet(lab.now, &Lab::path(i as u8), &packet);
+    }
+    all.extend(grants(&lab.drain()));
+    all.sort();
+    let offsets: Vec<_> = all.iter().map(|g| g.1).collect();
+    assert_eq!(offsets, [45_868; 8], "1424 received + 44,444");
+    let priorities: Vec<_> = all.iter().map(|g| g.2).collect();
+    assert_eq!(priorities, [3, 2, 1, 0, 0, 0, 0, 0]);
+}
+
+#[test]
+fn ninth_message_waits_for_its_turn() {
+    let config = Config { window: 50_000, max_incoming: 4_000_000, ..Config::default() };
+    let mut lab = Lab::with(config, 256);
+    for i in 0..9u64 {
+        let message = pattern(200_000 + 1000 * i as usize);
+        let packet = Lab::from_client(ID + 2 * i).segment(&message, 40_000, 0, 1424);
+        let sent = lab.feed_from(i as u8, &packet);
+        assert_eq!(grants(&sent).is_empty(), i == 8, "message {i}");
+    }
+    // The first one is aborted: its place goes to the ninth.
+    let sent = lab.feed_from(0, &Lab::from_client(ID).rpc_unknown());
+    let ids: Vec<_> = grants(&sent).iter().map(|g| g.0).collect();
+    assert!(ids.contains(&((ID + 16) | 1)), "{ids:?}");
+}
+
+#[test]
+fn grants_follow_the_data_and_complete_the_message() {
+    let mut lab = Lab::with(Config { window: 10_000, ..Config::default() }, 64);
+    let message = pattern(100_000);
+    let mut granted = 40_000;
+    let mut offset = 0;
+    while offset < message.len() {
+        assert!(offset < granted, "the sender has something to send");
+        let sent = lab.feed(&Lab::from_client(ID).segment(&message, 40_000, offset, 1000));
+        offset += 1000;
+        for (_, to, _) in grants(&sent) {
+            assert!(to as usize >= granted && to as usize <= message.len());
+            granted = to as usize;
+        }
+        assert!(granted <= (offset + 10_000).max(40_000).min(message.len()));
+    }
+    assert_eq!(lab.take_request().1, message);
+    assert_eq!(lab.endpoint.total_incoming(), 0);
+}
+
+#[test]
+fn lost_grant_is_repaired_by_resend() {
+    let mut world = World::pair();
+    let mut lost = 0;
+    world.rule = Box::new(move |seen| {
+        if seen.is(PacketType::Grant) && lost < 3 {
+            lost += 1;
+            return Verdict::Drop;
+        }
+        Verdict::Pass
+    });
+    let message = pattern(300_000);
+    let rpc = world.request(message.clone());
+    world.settle();
+    assert_eq!(world.response(rpc), message);
+}
+
+#[test]
+fn batch_of_packets_draws_one_grant() {
+    let mut lab = Lab::with(Config { window: 50_000, ..Config::default() }, 64);
+    let message = pattern(500_000);
+    let packets: Vec<_> =
+        (0..10).map(|i| Lab::from_client(ID).segment(&message, 40_000, i * 1424, 1424)).collect();
+    let sent = lab.feed_batch(packets.iter().map(|p| &p[..]));
+    assert_eq!(grants(&sent), [(ID | 1, 64_240, 0)]);
+}
+
+#[test]
+fn response_is_granted_by_the_client() {
+    let mut lab = Lab::new();
+    let (rpc, _) = lab.request(pattern(10));
+    let sent = lab.feed(&lab.from_server(rpc).segment(&pattern(100_000), 40_000, 0, 1424));
+    assert_eq!(grants(&sent), [(rpc.0, 100_000, 0)]);
+}
+
+#[test]
+fn fifo_grants_reach_the_oldest_at_their_own_level() {
+    let mut lab = Lab::with(Config { window: 5_000, ..Config::default() }, 256);
+    let old = pattern(900_000);
+    lab.feed(&Lab::from_client(ID).segment(&old, 40_000, 0, 1424));
+    let message = pattern(60_000);
+    let mut fifo = Vec::new();
+    for round in 1..40u64 {
+        lab.now += us(100);
+        for i in 1..9u64 {
+            let from = Lab::from_client(ID + 1000 * round + 2 * i);
+            for (offset, len) in [(0, 38_000), (38_000, 22_000)] {
+                let sent = lab.feed_from(i as u8, &from.segment(&message, 40_000, offset, len));
+                fifo.extend(grants(&sent).into_iter().filter(|g| g.2 == 6));
+            }
+        }
+    }
+    assert!(fifo.iter().any(|g| g.0 == ID | 1), "{fifo:?}");
+}
+
+#[test]
+fn dead_sender_gives_its_share_back() {
+    let mut lab = Lab::new();
+    lab.feed(&Lab::from_client(ID).segment(&pattern(500_000), 40_000, 0, 1424));
+    assert!(lab.endpoint.total_incoming() > 0);
+    lab.pass(ms(120));
+    assert_eq!((lab.endpoint.total_incoming(), lab.endpoint.rpc_count()), (0, 0));
+}
+
+#[test]
+fn max_incoming_bounds_what_is_authorised() {
+    let config = Config { max_incoming: 100_000, grant_fifo_fraction: 0, ..Config::default() };
+    let mut world = World::of(vec![
+        (config, true, 256),
+        (Config::default(), false, 256),
+        (Config::default(), false, 256),
+        (Config::default(), false, 256),
+    ]);
+    for client in 1..4 {
+        for _ in 0..3 {
+            world.request_with(client, 0, pattern(300_000), Default::default());
+        }
+    }
+    let mut most = 0;
+    for _ in 0..100_000 {
+        if !world.step() {
+            break;
+        }
+        most = most.max(world.hosts[0].endpoint.total_incoming());
+    }
+    // Unscheduled bytes come unasked: nine messages of them on top.
+    assert!(most <= 100_000 + 9 * 40_000, "{most}");
+    for client in 1..4 {
+        assert_eq!(world.hosts[client].events.len(), 3);
+    }
+}

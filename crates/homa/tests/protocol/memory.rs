@@ -1,0 +1,167 @@
+//! Messages and the pool they are kept in.
+
+use peyk_homa::{Config, Event};
+use peyk_sockbuf::MessageBuf;
+use peyk_wire::homa::PacketType;
+
+use crate::common::lab::ID;
+use crate::common::*;
+
+/// Takes the pool's pages away until `left` are free; dropping the result gives them back.
+fn hog(lab: &mut Lab, left: u32) -> Vec<MessageBuf> {
+    let pool = lab.endpoint.pool();
+    let mut held = Vec::new();
+    while pool.free_pages() > left {
+        held.push(pool.alloc(65_536).expect("a page is free"));
+    }
+    held
+}
+
+#[test]
+fn request_without_memory_waits_and_is_asked_for_later() {
+    let mut lab = Lab::with(Config::default(), 4);
+    let held = hog(&mut lab, 0);
+    let from = Lab::from_client(ID);
+    let message = pattern(3000);
+    let sent = lab.feed(&from.segment(&message, 3000, 0, 1424));
+    assert!(sent.iter().all(|s| s.kind() == PacketType::Cutoffs));
+    assert_eq!(lab.endpoint.waiting_for_memory(), 1);
+    // No grants, no RESENDs, no time-out.
+    assert!(lab.pass(ms(500)).is_empty());
+    assert_eq!(lab.endpoint.rpc_count(), 1);
+    drop(held);
+    let sent = lab.pass(ms(2));
+    assert_eq!(resends(&sent), [(0, u32::MAX)]);
+    assert_eq!(sent[0].resend().priority, Some(6));
+    lab.feed(&from.segment(&message, 3000, 0, 3000));
+    assert_eq!(lab.take_request().1, message);
+}
+
+#[test]
+fn client_of_a_stalled_server_is_kept_waiting_by_busy() {
+    let mut lab = Lab::with(Config::default(), 4);
+    let _held = hog(&mut lab, 0);
+    let from = Lab::from_client(ID);
+    lab.feed(&from.segment(&pattern(3000), 3000, 0, 1424));
+    assert_eq!(kinds(&lab.feed(&from.resend_all())), [PacketType::Busy]);
+}
+
+#[test]
+fn response_without_memory_waits_too() {
+    let mut lab = Lab::with(Config::default(), 4);
+    let held = hog(&mut lab, 0);
+    let (rpc, _) = lab.request(pattern(10));
+    let response = pattern(3000);
+    let from = lab.from_server(rpc);
+    lab.feed(&from.segment(&response, 3000, 0, 1424));
+    lab.pass(ms(500));
+    assert!(lab.events.is_empty(), "no time-out while it is our own fault");
+    drop(held);
+    assert_eq!(resends(&lab.pass(ms(2))), [(0, u32::MAX)]);
+    lab.feed(&from.segment(&response, 3000, 0, 3000));
+    assert_eq!(lab.take_response(), response);
+}
+
+#[test]
+fn shortest_waiting_message_is_served_first() {
+    let mut lab = Lab::with(Config::default(), 4);
+    let mut held = hog(&mut lab, 0);
+    lab.feed(&Lab::from_client(ID).segment(&pattern(200_000), 40_000, 0, 1424));
+    lab.feed(&Lab::from_client(ID + 2).segment(&pattern(60_000), 40_000, 0, 1424));
+    assert_eq!(lab.endpoint.waiting_for_memory(), 2);
+    held.pop();
+    let sent = lab.pass(ms(2));
+    let resends = only(&sent, PacketType::Resend);
+    assert_eq!(resends.len(), 1);
+    assert_eq!(resends[0].header().sender_id, (ID + 2) | 1);
+    assert_eq!(lab.endpoint.waiting_for_memory(), 1);
+}
+
+#[test]
+fn end_of_a_waiting_rpc_leaves_the_queue() {
+    let mut lab = Lab::with(Config::default(), 4);
+    let _held = hog(&mut lab, 0);
+    let from = Lab::from_client(ID);
+    lab.feed(&from.segment(&pattern(3000), 3000, 0, 1424));
+    lab.feed(&from.rpc_unknown());
+    assert_eq!((lab.endpoint.waiting_for_memory(), lab.endpoint.rpc_count()), (0, 0));
+}
+
+#[test]
+fn number_of_waiting_messages_is_bounded() {
+    let config = Config { max_memory_waiters: 10, ..Config::default() };
+    let mut lab = Lab::with(config, 4);
+    let _held = hog(&mut lab, 0);
+    for i in 0..100 {
+        lab.feed(&Lab::from_client(ID + 2 * i).segment(&pattern(3000), 3000, 0, 1424));
+    }
+    assert_eq!(lab.endpoint.waiting_for_memory(), 10);
+    assert_eq!(lab.endpoint.rpc_count(), 10);
+}
+
+#[test]
+fn refused_request_is_busy_not_unknown() {
+    let config = Config { max_memory_waiters: 1, ..Config::default() };
+    let mut lab = Lab::with(config, 4);
+    let _held = hog(&mut lab, 0);
+    lab.feed(&Lab::from_client(ID).segment(&pattern(3000), 3000, 0, 1424));
+    let refused = Lab::from_client(ID + 2);
+    lab.feed(&refused.segment(&pattern(3000), 3000, 0, 1424));
+    assert_eq!(kinds(&lab.feed(&refused.resend_all())), [PacketType::Busy]);
+}
+
+#[test]
+fn message_that_never_fits_is_refused_at_once() {
+    let mut lab = Lab::with(Config::default(), 4);
+    let sent = lab.feed(&Lab::from_client(ID).segment(&pattern(900_000), 40_000, 0, 1424));
+    let refusal = only(&sent, PacketType::Unreachable);
+    assert_eq!(refusal[0].unreachable().code, peyk_wire::homa::UnreachableCode::TooLarge);
+    assert_eq!((lab.endpoint.waiting_for_memory(), lab.endpoint.rpc_count()), (0, 0));
+}
+
+#[test]
+fn held_messages_are_back_pressure_not_loss() {
+    let mut world = World::of(vec![(Config::default(), false, 256), (Config::default(), true, 8)]);
+    world.is_echo = false;
+    let rpcs: Vec<_> = (0..40).map(|_| world.request(pattern(100_000))).collect();
+    // The application answers slowly and keeps each request meanwhile.
+    for _ in 0..2000 {
+        world.run(ms(2));
+        while let Some(Event::Request { rpc, message, .. }) = world.hosts[SERVER].events.pop_front() {
+            let reply = message.to_vec();
+            drop(message);
+            world.reply(SERVER, rpc, reply);
+        }
+        if world.hosts[CLIENT].events.len() == rpcs.len() {
+            break;
+        }
+    }
+    let events = std::mem::take(&mut world.hosts[CLIENT].events);
+    assert_eq!(events.len(), 40);
+    assert!(events.iter().all(|e| matches!(e, Event::Response { .. })));
+    drop(events);
+    world.settle();
+    world.assert_clean();
+    assert!(world.hosts[SERVER].endpoint.stats().memory_waits > 0, "the pool was short");
+}
+
+#[test]
+fn pages_return_in_every_ending() {
+    let mut lab = Lab::new();
+    // Complete, aborted, timed out, closed.
+    let message = pattern(100_000);
+    let from = Lab::from_client(ID);
+    for offset in (0..100_000).step_by(10_000) {
+        lab.feed(&from.segment(&message, 100_000, offset, 10_000));
+    }
+    lab.take_request();
+    lab.feed(&Lab::from_client(ID + 2).segment(&message, 100_000, 0, 1424));
+    lab.feed(&Lab::from_client(ID + 2).rpc_unknown());
+    lab.feed(&Lab::from_client(ID + 4).segment(&message, 100_000, 0, 1424));
+    lab.pass(ms(150));
+    lab.feed(&Lab::from_client(ID + 6).segment(&message, 100_000, 0, 1424));
+    lab.endpoint.close_socket(lab.now, lab.server);
+    lab.drain();
+    let pool = lab.endpoint.pool();
+    assert!(pool.free_pages() + 1 >= pool.total_pages(), "{} free", pool.free_pages());
+}

@@ -1,0 +1,154 @@
+//! Silence: when a side asks again, and when it gives up.
+
+use peyk_homa::{Config, RpcError};
+use peyk_wire::homa::PacketType;
+
+use crate::common::lab::ID;
+use crate::common::*;
+
+#[test]
+fn vector_4_dead_server() {
+    let mut lab = Lab::new();
+    lab.request(pattern(10));
+    let mut times = Vec::new();
+    for (after, packet) in lab.pass_timed(ms(99)) {
+        assert_eq!((packet.resend().offset, packet.resend().length), (0, u32::MAX));
+        assert_eq!(packet.priority, 7);
+        assert_eq!(packet.resend().priority, Some(7));
+        times.push(after);
+    }
+    assert_eq!(times, (1..20).map(|i| ms(5 * i)).collect::<Vec<_>>());
+    assert!(lab.events.is_empty());
+    lab.pass(ms(1));
+    assert_eq!(lab.take_failure(), RpcError::Timeout);
+    assert!(lab.endpoint.poll_timeout().is_none());
+}
+
+#[test]
+fn vector_7_one_resend_per_gap_and_one_for_the_tail() {
+    let mut lab = Lab::new();
+    let message = pattern(100_000);
+    let from = Lab::from_client(ID);
+    lab.feed(&from.segment(&message, 40_000, 0, 1424));
+    lab.feed(&from.segment(&message, 40_000, 2848, 1424));
+    let sent = lab.pass(ms(5));
+    assert_eq!(resends(&sent), [(1424, 1424), (4272, 100_000 - 4272)]);
+    assert!(sent.iter().all(|s| s.resend().priority == Some(7)));
+}
+
+#[test]
+fn nothing_is_asked_for_beyond_what_was_granted() {
+    let config = Config { max_incoming: 1, grant_fifo_fraction: 0, ..Config::default() };
+    let mut lab = Lab::with(config, 64);
+    lab.feed(&Lab::from_client(ID).segment(&pattern(100_000), 40_000, 0, 1424));
+    assert_eq!(resends(&lab.pass(ms(5))), [(1424, 38_576)]);
+}
+
+#[test]
+fn all_that_was_granted_is_here_so_nothing_is_owed() {
+    let config = Config { max_incoming: 1, grant_fifo_fraction: 0, ..Config::default() };
+    let mut lab = Lab::with(config, 64);
+    // Another message takes up what may be authorised.
+    lab.feed(&Lab::from_client(ID).segment(&pattern(90_000), 40_000, 0, 1424));
+    let message = pattern(100_000);
+    let from = Lab::from_client(ID + 2);
+    for offset in (0..40_000).step_by(8000) {
+        lab.feed_from(1, &from.segment(&message, 40_000, offset, 8000));
+    }
+    let sent = lab.pass(ms(60));
+    assert!(sent.iter().all(|s| s.header().sender_id != (ID + 2) | 1), "{sent:?}");
+}
+
+#[test]
+fn ball_in_our_court_is_no_silence() {
+    // The request is not granted: for the server to act, so it is asked. But a client
+    // that has not sent what it may cannot complain; see pacing.rs.
+    let mut lab = Lab::new();
+    lab.request(pattern(100_000));
+    assert_eq!(resends(&lab.pass(ms(5))), [(0, u32::MAX)]);
+}
+
+#[test]
+fn server_side_resends_until_it_gives_up_silently() {
+    let mut lab = Lab::new();
+    lab.feed(&Lab::from_client(ID).segment(&pattern(3000), 3000, 0, 1424));
+    let sent = lab.pass(ms(200));
+    assert_eq!(resends(&sent).len(), 19);
+    assert!(sent.iter().all(|s| s.kind() == PacketType::Resend));
+    assert!(lab.endpoint.poll_timeout().is_none());
+}
+
+#[test]
+fn progress_starts_the_silence_anew() {
+    let mut lab = Lab::new();
+    let message = pattern(30_000);
+    let from = Lab::from_client(ID);
+    lab.feed(&from.segment(&message, 30_000, 0, 1000));
+    lab.pass(ms(4));
+    lab.feed(&from.segment(&message, 30_000, 1000, 1000));
+    assert!(lab.pass(ms(4)).is_empty());
+    assert_eq!(resends(&lab.pass(ms(1))), [(2000, 28_000)]);
+}
+
+#[test]
+fn settings_are_obeyed() {
+    let config = Config { resend_ticks: 3, resend_interval: 7, timeout_ticks: 20, ..Config::default() };
+    let mut lab = Lab::with(config, 16);
+    lab.request(pattern(10));
+    let times: Vec<_> = lab.pass_timed(ms(19)).into_iter().map(|(t, _)| t).collect();
+    assert_eq!(times, [ms(3), ms(10), ms(17)]);
+    lab.pass(ms(1));
+    assert_eq!(lab.take_failure(), RpcError::Timeout);
+}
+
+#[test]
+fn late_timers_do_not_count_as_the_peers_silence() {
+    let mut lab = Lab::new();
+    lab.request(pattern(10));
+    // We did not run for a second.
+    lab.now += ms(1000);
+    lab.endpoint.handle_timeout(lab.now);
+    let sent = lab.drain();
+    assert!(lab.events.is_empty(), "the server has had no chance to answer");
+    assert_eq!(resends(&sent).len(), 1);
+}
+
+#[test]
+fn idle_endpoint_has_no_timer() {
+    let mut world = World::pair();
+    let rpc = world.request(pattern(100_000));
+    world.settle();
+    world.response(rpc);
+    world.run(ms(5000));
+    for host in &world.hosts {
+        assert_eq!(host.endpoint.poll_timeout(), None);
+        assert!(host.endpoint.is_idle());
+    }
+}
+
+#[test]
+fn many_gaps_are_asked_for_in_bounded_batches() {
+    let mut lab = Lab::new();
+    let message = pattern(200_000);
+    let from = Lab::from_client(ID);
+    for offset in (1000..200_000).step_by(2000) {
+        lab.feed(&from.segment(&message, 200_000, offset, 1000));
+    }
+    let sent = lab.pass(ms(5));
+    assert!((50..=101).contains(&resends(&sent).len()), "{}", resends(&sent).len());
+}
+
+#[test]
+fn slow_server_keeps_its_client_waiting_by_busy() {
+    let mut world = World::pair();
+    world.is_echo = false;
+    let rpc = world.request(pattern(100));
+    world.run(ms(450));
+    let (request, message) = world.incoming_request();
+    world.reply(SERVER, request, message);
+    world.settle();
+    assert_eq!(world.response(rpc), pattern(100));
+    let busy = only(&world.hosts[SERVER].sent, PacketType::Busy).len();
+    assert!((80..=91).contains(&busy), "{busy} BUSY packets");
+    world.assert_clean();
+}
