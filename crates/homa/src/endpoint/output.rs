@@ -249,17 +249,24 @@ impl Endpoint {
         if self.queue.has_single() {
             return Some((best, None));
         }
+        let oldest = self.queue.oldest()?;
+        if self.pacer.is_off() {
+            let is_old = self.rpcs[oldest].out.init_time + TICK * self.config.resend_ticks <= now;
+            let has_share = is_old && self.is_turn_of_oldest();
+            return Some((if has_share { oldest } else { best }, None));
+        }
         if !self.pacer.may_send(now) {
             let is_exempt = self.pacer.is_exempt(self.rpcs[best].out.length);
             return is_exempt.then_some((best, None));
         }
-        let Some(oldest) = self.queue.oldest() else { return Some((best, None)) };
-        let is_old = || self.rpcs[oldest].out.init_time + TICK * self.config.resend_ticks <= now;
-        match self.pacer.pick() {
-            _ if self.pacer.is_off() && !is_old() => Some((best, None)),
-            Pick::Oldest => Some((oldest, Some(Pick::Oldest))),
-            Pick::Srpt => Some((best, Some(Pick::Srpt))),
-        }
+        let pick = self.pacer.pick();
+        Some((if pick == Pick::Oldest { oldest } else { best }, Some(pick)))
+    }
+
+    /// Whether the next packet is the oldest message's, without a pacer to keep account of it.
+    fn is_turn_of_oldest(&self) -> bool {
+        let fraction = u64::from(self.config.pacer_fifo_fraction.min(500));
+        fraction > 0 && self.stats.data_originals.is_multiple_of(1000 / fraction)
     }
 
     /// All that may be sent of a message has been: now the other side is to act.
