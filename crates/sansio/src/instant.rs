@@ -95,12 +95,7 @@ impl Sub<Instant> for Instant {
 
 impl fmt::Debug for Instant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}.{:09}s",
-            self.0 / 1_000_000_000,
-            self.0 % 1_000_000_000
-        )
+        write!(f, "{}.{:09}s", self.0 / 1_000_000_000, self.0 % 1_000_000_000)
     }
 }
 
@@ -114,17 +109,11 @@ mod tests {
         assert_eq!(one - Instant::from_nanos(5), Duration::ZERO);
         assert_eq!(Instant::MAX + Duration::MAX, Instant::MAX);
         assert_eq!(one - Duration::from_secs(1), Instant::ZERO);
-        assert_eq!(
-            Instant::from_millis(3) - Instant::from_micros(1_000),
-            Duration::from_millis(2)
-        );
+        assert_eq!(Instant::from_millis(3) - Instant::from_micros(1_000), Duration::from_millis(2));
     }
 
     #[test]
     fn debug_reads_as_seconds() {
-        assert_eq!(
-            format!("{:?}", Instant::from_micros(1_500_000)),
-            "1.500000000s"
-        );
+        assert_eq!(format!("{:?}", Instant::from_micros(1_500_000)), "1.500000000s");
     }
 }

@@ -29,7 +29,7 @@ const NONE: u32 = u32::MAX;
 pub struct Wheel<T: Copy> {
     /// Length of a level-0 slot, in nanoseconds, at least 1. Only a matter of speed: deadlines stay exact.
     tick_ns: u64,
-    /// The tick the wheel has been moved to: `now / tick_ns` of the latest `expire`.
+    /// The tick the wheel has been moved to: `now / tick_ns` of the latest `expire` that found something.
     tick: u64,
     /// One bit per level that has items.
     levels: u16,
@@ -60,14 +60,11 @@ struct Node<T> {
 
 impl<T: Copy> Wheel<T> {
     /// An empty wheel. `tick` is the width of its finest slots (1 ms suits a network protocol): it sets the
-    /// cost, not the precision. `now` must not be later than the first `now` given to [`Wheel::expire`].
+    /// cost, not the precision. Items due in the same tick are gone through together, each time that one of
+    /// them is due: up to some hundred items per tick that goes unnoticed. `now` must not be later than the first `now` given to [`Wheel::expire`].
     pub fn new(tick: Duration, now: Instant) -> Self {
         let tick_ns = u64::try_from(tick.as_nanos()).unwrap_or(u64::MAX).max(1);
-        let empty = Slot {
-            first: NONE,
-            last: NONE,
-            earliest: Instant::MAX,
-        };
+        let empty = Slot { first: NONE, last: NONE, earliest: Instant::MAX };
         Self {
             tick_ns,
             tick: now.as_nanos() / tick_ns,
@@ -83,16 +80,9 @@ impl<T: Copy> Wheel<T> {
     /// Will hand out `item` at the first [`Wheel::expire`] whose `now` is not before `at`. A deadline that
     /// has passed already is due at the next call. O(1).
     pub fn insert(&mut self, at: Instant, item: T) {
-        let node = Node {
-            at,
-            next: NONE,
-            item,
-        };
+        let node = Node { at, next: NONE, item };
         let index = if self.free == NONE {
-            assert!(
-                self.nodes.len() < NONE as usize,
-                "a wheel holds fewer than 2^32 items"
-            );
+            assert!(self.nodes.len() < NONE as usize, "a wheel holds fewer than 2^32 items");
             self.nodes.push(node);
             self.nodes.len() as u32 - 1
         } else {
@@ -109,6 +99,9 @@ impl<T: Copy> Wheel<T> {
     /// in no particular but reproducible order. A `now` that goes backwards is taken as it is for the items,
     /// but does not turn the wheel back.
     pub fn expire(&mut self, now: Instant, out: &mut Vec<T>) {
+        if self.next_deadline().is_none_or(|at| at > now) {
+            return; // The wheel need not even turn: a tick that lags behind is as good.
+        }
         let old = self.tick;
         let new = (now.as_nanos() / self.tick_ns).max(old);
         self.tick = new;
@@ -120,11 +113,7 @@ impl<T: Copy> Wheel<T> {
             // All items of a level lie in the one slot of the level above that holds the old tick. If the
             // new tick has left that slot, all of them are in the past; else those up to the new position.
             let left = parent(old, shift) != parent(new, shift);
-            let mask = if left {
-                u64::MAX
-            } else {
-                u64::MAX >> (SLOTS as u32 - 1 - position(new, shift))
-            };
+            let mask = if left { u64::MAX } else { u64::MAX >> (SLOTS as u32 - 1 - position(new, shift)) };
             let mut due = self.occupied[level as usize] & mask;
             while due != 0 {
                 let slot = due.trailing_zeros();
@@ -169,11 +158,7 @@ impl<T: Copy> Wheel<T> {
         self.nodes[index as usize].next = NONE;
         let slot = &mut self.slots[level as usize * SLOTS + slot as usize];
         if slot.first == NONE {
-            *slot = Slot {
-                first: index,
-                last: index,
-                earliest: at,
-            };
+            *slot = Slot { first: index, last: index, earliest: at };
         } else {
             self.nodes[slot.last as usize].next = index;
             slot.last = index;

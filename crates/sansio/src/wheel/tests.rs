@@ -64,11 +64,7 @@ fn run(tick_ns: u64, start: u64, program: &[Operation]) {
                 due.sort_unstable();
                 out.sort_unstable();
                 assert_eq!(out, due);
-                assert!(
-                    wheel
-                        .next_deadline()
-                        .is_none_or(|at| at > now || now == Instant::MAX)
-                );
+                assert!(wheel.next_deadline().is_none_or(|at| at > now || now == Instant::MAX));
             }
         }
         assert_eq!(wheel.len(), oracle.len());
