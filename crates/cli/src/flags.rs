@@ -222,7 +222,9 @@ pub struct StackFlags {
 
 /// Print the Homa packets of a capture, one line each.
 #[derive(Args, Debug)]
-#[command(after_help = "EXAMPLES:\n  peyk decode capture.pcapng\n  peyk decode capture.pcapng --udp-port 15000")]
+#[command(
+    after_help = "EXAMPLES:\n  peyk decode capture.pcapng\n  peyk decode capture.pcapng --udp-port 15000"
+)]
 pub struct Decode {
     /// A capture, pcapng or classic pcap; `-` reads standard input.
     #[arg(value_name = "FILE")]

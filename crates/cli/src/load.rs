@@ -5,7 +5,7 @@
 //! behind, sends later what was due earlier, and the result says how often and how far. What is still open when
 //! the drain time ends is lost; what could not even be sent is counted as unsent.
 
-mod result;
+pub mod result;
 mod sample;
 
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    result::{Bin, LoadResult, Share},
+    result::{LoadResult, Share},
     sample::{Baseline, Samples},
 };
 use crate::{

@@ -17,8 +17,6 @@ mod child;
 mod pair;
 mod parent;
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
 
 pub use self::{child::run as run_child, pair::Pair, parent::Node};
@@ -80,15 +78,15 @@ pub enum Job {
     ServePlain,
     /// Be the client of a load.
     Load {
-        /// The server.
-        server: SocketAddr,
+        /// The server, as it said when it was ready.
+        server: String,
         /// The load.
         plan: LoadPlan,
     },
     /// Be the client of a closed loop of one size.
     Fixed {
-        /// The server.
-        server: SocketAddr,
+        /// The server, as it said when it was ready.
+        server: String,
         /// The loop.
         plan: FixedPlan,
     },
@@ -100,8 +98,8 @@ pub enum Job {
 pub enum NodeEvent {
     /// A server listens.
     Ready {
-        /// Where (Homa: address and Homa port).
-        address: SocketAddr,
+        /// Where: address and port, for Homa with the UDP port.
+        address: String,
     },
     /// A load has come so far.
     Progress(Progress),

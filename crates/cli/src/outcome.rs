@@ -113,7 +113,7 @@ impl TransportOutcome {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::load::{Bin, Share};
+    use crate::load::{Share, result::Bin};
 
     /// An outcome with plausible figures, for tests of reports.
     pub fn example() -> Outcome {

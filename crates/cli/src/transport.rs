@@ -1,6 +1,7 @@
 //! The transports that are compared: Homa, kernel TCP, bare UDP.
 
 pub mod frame;
+pub mod homa;
 pub mod tcp;
 pub mod tcp_client;
 pub mod tcp_server;

@@ -7,8 +7,18 @@ use serde_json::Value;
 #[test]
 fn rpc_gives_a_row_for_every_load() {
     let json = common::path("rpc.json");
-    let arguments =
-        ["bench", "rpc", "--transports", "udp,tcp", "--sizes", "100,100000", "--rounds", "1", "--time", "60ms"];
+    let arguments = [
+        "bench",
+        "rpc",
+        "--transports",
+        "udp,tcp",
+        "--sizes",
+        "100,100000",
+        "--rounds",
+        "1",
+        "--time",
+        "60ms",
+    ];
     let mut all = arguments.to_vec();
     all.extend(["--json", json.to_str().unwrap()]);
     let output = common::run(&all);

@@ -213,6 +213,8 @@ pub use peyk_stack::block_on;
 pub use peyk_stack::Service;
 
 pub use peyk_homa::RpcError;
+/// A moment in the time of a stack, as a [`Service`] sees it.
+pub use peyk_stack::Instant;
 pub use peyk_stack::driver::Caps;
 pub use peyk_stack::{AppUsage, Usage};
 pub use peyk_stack::{Backend, BindError, Context, Error, Poll, Serving, StackStats as Stats, StartError};

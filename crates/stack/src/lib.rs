@@ -38,6 +38,7 @@ pub use app::{CallOptions, Outcome, Response};
 pub use config::{Backend, Config, Poll};
 pub use driver::fault::Faults;
 pub use error::{BindError, Error, StartError};
+pub use peyk_sansio::Instant;
 pub use service::{Context, Service};
 pub use socket::{Call, Calls, Request, Responder, Socket};
 pub use stack::{Serving, Stack};

@@ -30,9 +30,10 @@ pub fn run(flags: &Decode) -> Result<()> {
     if counts.homa == 0 {
         eprintln!("peyk: none of the {} packets in {name} is Homa", counts.packets);
     }
-    for (count, what) in
-        [(counts.fragments, "IP fragments, which are not reassembled"), (counts.unsupported_link, "packets of unknown links")]
-    {
+    for (count, what) in [
+        (counts.fragments, "IP fragments, which are not reassembled"),
+        (counts.unsupported_link, "packets of unknown links"),
+    ] {
         if count > 0 {
             eprintln!("peyk: {name} has {count} {what}");
         }

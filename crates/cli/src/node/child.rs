@@ -3,13 +3,10 @@
 use std::{
     io::{BufRead, Write},
     net::{SocketAddr, TcpListener},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::mpsc::{Receiver, Sender, channel},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use super::{Carrier, Job, NodeEvent, NodeSpec};
 use crate::{
@@ -17,8 +14,8 @@ use crate::{
     load::Load,
     process::{self, Clock, cpu_seconds},
     traffic::Traffic,
-    transport::{self, tcp_client::TcpClient, tcp_server, udp_floor},
-    verify::Ledger,
+    transport::{self, homa, tcp_client::TcpClient, tcp_server, udp_floor},
+    verify::{Executed, Ledger},
 };
 
 /// Does what the specification on standard input says.
@@ -27,11 +24,11 @@ pub fn run() -> Result<()> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).context("reading the specification")?;
     let spec: NodeSpec = serde_json::from_str(&line).context("parsing the specification")?;
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stopping, stop) = channel();
     if let Some(cpu) = spec.cpu {
         process::pin(cpu);
     }
-    watch_stdin(stop.clone());
+    watch_stdin(stopping);
     if let Err(error) = work(&spec, &stop) {
         emit(&NodeEvent::Failed(format!("{error:#}")));
     }
@@ -39,13 +36,14 @@ pub fn run() -> Result<()> {
 }
 
 /// A line means stop; the end means that the parent is gone.
-fn watch_stdin(stop: Arc<AtomicBool>) {
+fn watch_stdin(stopping: Sender<()>) {
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {
             if line.is_err() {
                 break;
             }
-            stop.store(true, Ordering::Release);
+            // Clients and servers of connections need not be told.
+            let _ = stopping.send(());
         }
         std::process::exit(1);
     });
@@ -60,20 +58,20 @@ fn emit(event: &NodeEvent) {
     }
 }
 
-fn work(spec: &NodeSpec, stop: &Arc<AtomicBool>) -> Result<()> {
+fn work(spec: &NodeSpec, stop: &Receiver<()>) -> Result<()> {
     match &spec.job {
         Job::ServeChecked => serve(spec, stop, true),
         Job::ServePlain => serve(spec, stop, false),
         Job::Load { server, plan } => {
             let load = Load::new(plan.clone(), |progress| emit(&NodeEvent::Progress(progress)));
-            let load = drive(spec, *server, load)?;
+            let load = drive(spec, server, load)?;
             let mut result = load.finish();
             result.cpu_seconds = cpu_seconds();
             emit(&NodeEvent::Loaded(Box::new(result)));
             Ok(())
         }
         Job::Fixed { server, plan } => {
-            let fixed = drive(spec, *server, Fixed::new(*plan))?;
+            let fixed = drive(spec, server, Fixed::new(*plan))?;
             emit(&NodeEvent::Looped(fixed.finish()));
             Ok(())
         }
@@ -81,40 +79,53 @@ fn work(spec: &NodeSpec, stop: &Arc<AtomicBool>) -> Result<()> {
 }
 
 /// Runs a traffic to its end and gives it back.
-fn drive<T: Traffic + 'static>(spec: &NodeSpec, server: SocketAddr, mut traffic: T) -> Result<T> {
+fn drive<T: Traffic + 'static>(spec: &NodeSpec, server: &str, mut traffic: T) -> Result<T> {
     let clock = Clock::start();
     match spec.carrier {
         Carrier::Tcp => {
-            let mut client = TcpClient::connect(server, spec.connections, spec.waiting, &traffic)?;
+            let mut client = TcpClient::connect(server.parse()?, spec.connections, spec.waiting, &traffic)?;
             emit(&NodeEvent::Note(client.congestion()));
             client.run(&clock, &mut traffic)?;
         }
-        Carrier::Udp => udp_floor::run_client(server, spec.waiting, &clock, &mut traffic)?,
-        Carrier::Homa => bail!("Homa is not built in"),
+        Carrier::Udp => udp_floor::run_client(server.parse()?, spec.waiting, &clock, &mut traffic)?,
+        Carrier::Homa => {
+            let caps;
+            (traffic, caps) = homa::run_client(server.parse()?, &spec.homa, spec.waiting, clock, traffic)?;
+            emit(&NodeEvent::Note(caps));
+        }
     }
     Ok(traffic)
 }
 
-fn serve(spec: &NodeSpec, _stop: &Arc<AtomicBool>, checked: bool) -> Result<()> {
+fn serve(spec: &NodeSpec, stop: &Receiver<()>, checked: bool) -> Result<()> {
     let address = SocketAddr::new(transport::loopback(spec.ipv6), 0);
     let mut ledger = Ledger::default();
     let cpu_before = cpu_seconds();
     match spec.carrier {
         Carrier::Tcp => {
             let listener = TcpListener::bind(address).with_context(|| format!("binding TCP to {address}"))?;
-            let address = listener.local_addr().context("asking for the port")?;
+            let address = listener.local_addr().context("asking for the port")?.to_string();
             emit(&NodeEvent::Ready { address });
             tcp_server::serve(&listener, spec.connections, spec.waiting, checked.then_some(&mut ledger))?;
         }
         Carrier::Udp => {
             let socket = udp_floor::bind(address)?;
-            let address = socket.local_addr().context("asking for the port")?;
+            let address = socket.local_addr().context("asking for the port")?.to_string();
             emit(&NodeEvent::Ready { address });
             udp_floor::serve(&socket, spec.waiting)?;
         }
-        Carrier::Homa => bail!("Homa is not built in"),
+        Carrier::Homa => {
+            let (server, address) = homa::Server::start(address.ip(), &spec.homa, spec.waiting, checked)?;
+            emit(&NodeEvent::Ready { address: address.to_string() });
+            // The end of standard input ends the process, so a line comes or this wait does not matter.
+            let _ = stop.recv();
+            return emit_served(server.stop()?, cpu_before);
+        }
     }
-    let mut executed = ledger.counts().clone();
+    emit_served(ledger.counts().clone(), cpu_before)
+}
+
+fn emit_served(mut executed: Executed, cpu_before: f64) -> Result<()> {
     executed.cpu_seconds = cpu_seconds() - cpu_before;
     emit(&NodeEvent::Served(executed));
     Ok(())

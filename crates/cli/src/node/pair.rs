@@ -66,7 +66,7 @@ impl Pair {
         serve: Job,
         time: Duration,
         mut progress: impl FnMut(Progress),
-        job: impl FnOnce(std::net::SocketAddr) -> Job,
+        job: impl FnOnce(String) -> Job,
     ) -> Result<(NodeEvent, Executed, String)> {
         let deadline = Instant::now() + time + GRACE;
         let mut server = Node::start(&self.spec(serve, 1), &format!("{} server", self.name))?;

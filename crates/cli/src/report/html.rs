@@ -8,7 +8,7 @@ use plotters::style::RGBColor;
 use super::{
     bench_text::grouped,
     chart::{self, Axis, Line, Scale},
-    text::{heading, notes, remarks, slowdown},
+    text::{heading, notes, remarks, slowdown, verdict},
 };
 use crate::{load::Share, outcome::Outcome};
 
@@ -240,7 +240,7 @@ fn summary_table(page: &mut String, outcome: &Outcome) {
             load.cpu_seconds + t.server.cpu_seconds,
         );
     }
-    page.push_str("</tbody></table></div>\n");
+    let _ = writeln!(page, "</tbody></table></div>\n<p>{}</p>", escape(&verdict(outcome)));
     for t in &outcome.transports {
         if let Some(line) = remarks(t) {
             let _ = writeln!(page, "<p>{}: {}.</p>", t.title, escape(&line));

@@ -16,7 +16,18 @@ pub fn text(outcome: &Outcome) -> String {
     summary(&mut text, outcome);
     text.push('\n');
     deciles(&mut text, outcome);
+    let _ = writeln!(text, "\n{}", verdict(outcome));
     text
+}
+
+/// Whether every message came back once and whole.
+pub fn verdict(outcome: &Outcome) -> String {
+    let faulty: Vec<&str> = outcome.transports.iter().filter(|t| !t.is_clean()).map(|t| t.title).collect();
+    if faulty.is_empty() {
+        "Every message came back whole, and none was executed twice.".into()
+    } else {
+        format!("NOT every message came back once and whole over: {}.", faulty.join("; "))
+    }
 }
 
 /// One sentence that says what was done.

@@ -1,0 +1,321 @@
+//! Homa by Peyk: client and server as services on the shard, so that no other thread is involved.
+
+use std::{
+    collections::VecDeque,
+    net::IpAddr,
+    sync::mpsc::{Receiver, Sender, channel},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use bytes::Bytes;
+use peyk::{
+    Backend, Config, Context, Faults, Instant, Poll, Service, Stack,
+    homa::{
+        Addr, Event, Message, Payload, PeerAddr, Reason, ReplyError, RequestOptions, SendError, ServerRpc,
+        SocketId,
+    },
+};
+
+use super::tcp::Waiting;
+use crate::{
+    flags::BackendName,
+    node::HomaOptions,
+    process::Clock,
+    traffic::{HEADER, Outgoing, Traffic},
+    verify::{Executed, Kind, Ledger},
+};
+
+/// Homa port of the server.
+const PORT: u16 = 4_000;
+
+/// Memory for messages being received, touched as needed: a machine-wide overload must not run into it first.
+const RECEIVE_MEMORY: usize = 512 << 20;
+
+/// Bodies up to this length are copied next to their headers; longer ones are sent from where they lie.
+const COPY_MAX: usize = 4_096;
+
+/// Held requests, at most.
+const HELD_MAX: usize = 100_000;
+
+/// The kernel interface of a name.
+pub fn backend(name: BackendName) -> Backend {
+    match name {
+        BackendName::Auto => Backend::Auto,
+        BackendName::Uring => Backend::Uring,
+        BackendName::Epoll => Backend::Epoll,
+    }
+}
+
+/// Starts a stack for a node, on any free UDP port.
+fn start(options: &HomaOptions, waiting: Waiting) -> Result<Stack> {
+    let poll = match waiting {
+        Waiting::Block => Poll::Sleep,
+        Waiting::Spin => Poll::Spin,
+    };
+    let mut config = Config::default()
+        .with_udp_port(0)
+        .with_backend(backend(options.backend))
+        .with_poll(poll)
+        .with_receive_memory(RECEIVE_MEMORY);
+    if options.drop > 0.0 {
+        config = config.with_faults(Faults::loss(options.drop));
+    }
+    Stack::start(config).context("starting the Homa stack")
+}
+
+/// A server that answers every message with itself.
+pub struct Server {
+    stack: Stack,
+    serving: peyk::Serving,
+    executed: Receiver<Executed>,
+}
+
+impl Server {
+    /// Starts it; also gives where it listens. With `checked`, requests are checked and may be held.
+    pub fn start(
+        ip: IpAddr,
+        options: &HomaOptions,
+        waiting: Waiting,
+        checked: bool,
+    ) -> Result<(Server, Addr)> {
+        let stack = start(options, waiting)?;
+        let (tell, executed) = channel();
+        let (bound, address) = channel();
+        let serving = stack
+            .serve(move |cx| {
+                let (_, address) = cx.bind(Addr::new(ip, PORT).with_udp_port(0))?;
+                let _ = bound.send(address);
+                Ok(Box::new(Echo {
+                    ledger: checked.then(Ledger::default),
+                    held: Vec::new(),
+                    waiting: VecDeque::new(),
+                    tell,
+                }))
+            })
+            .context("binding the Homa server")?;
+        let address = address.recv().context("the Homa server did not start")?;
+        Ok((Server { stack, serving, executed }, address))
+    }
+
+    /// Stops it and gives what it counted.
+    pub fn stop(self) -> Result<Executed> {
+        self.serving.stop();
+        let executed = self.executed.recv().context("the Homa server ended early")?;
+        self.stack.stop();
+        Ok(executed)
+    }
+}
+
+/// The server's service.
+struct Echo {
+    ledger: Option<Ledger>,
+    held: Vec<(ServerRpc, Payload)>,
+    /// Responses that wait for send memory; bounded by the requests that may be unanswered.
+    waiting: VecDeque<(ServerRpc, Payload)>,
+    tell: Sender<Executed>,
+}
+
+impl Echo {
+    fn request(&mut self, cx: &mut Context<'_>, rpc: ServerRpc, message: Message) {
+        let kind = self.ledger.as_mut().map_or(Kind::Echo, |ledger| ledger.execute(message.chunks()));
+        if kind == Kind::Hold && self.held.len() < HELD_MAX {
+            // A copy: held requests would keep whole pages of the receive memory.
+            self.held.push((rpc, Payload::copy_from(&message.contiguous())));
+            if let Some(ledger) = &mut self.ledger {
+                ledger.holding(self.held.len());
+            }
+            return;
+        }
+        if kind == Kind::Release {
+            self.waiting.extend(self.held.drain(..));
+        }
+        self.waiting.push_back((rpc, message.into()));
+        self.answer(cx);
+    }
+
+    /// Answers in order what there is send memory for.
+    fn answer(&mut self, cx: &mut Context<'_>) {
+        while let Some((rpc, response)) = self.waiting.pop_front() {
+            match cx.reply(rpc, response.clone()) {
+                Err(ReplyError::Full) => {
+                    self.waiting.push_front((rpc, response));
+                    return;
+                }
+                // The client gave up; it counts what it did not get.
+                Ok(()) | Err(ReplyError::Gone) => {}
+                Err(_) => cx.reject(rpc, Reason::Aborted),
+            }
+        }
+    }
+}
+
+impl Service for Echo {
+    fn on_event(&mut self, cx: &mut Context<'_>, event: Event) {
+        match event {
+            Event::Request { rpc, message, .. } => self.request(cx, rpc, message),
+            Event::Writable { .. } => self.answer(cx),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        let counts = self.ledger.as_ref().map(|ledger| ledger.counts().clone());
+        // Nobody may be interested any more.
+        let _ = self.tell.send(counts.unwrap_or_default());
+    }
+}
+
+/// Drives a traffic against a server and gives it back when it is done, and which kernel interfaces were used.
+pub fn run_client<T: Traffic + 'static>(
+    server: Addr,
+    options: &HomaOptions,
+    waiting: Waiting,
+    clock: Clock,
+    traffic: T,
+) -> Result<(T, String)> {
+    let stack = start(options, waiting)?;
+    let (tell, done) = channel();
+    let serving = stack
+        .serve(move |cx| {
+            let socket = cx.open()?;
+            let peer = cx.peer(socket, server);
+            let block = traffic.block().clone();
+            let client = Client {
+                traffic: Some(traffic),
+                block,
+                clock,
+                batch: None,
+                socket,
+                peer: peer.as_ref().ok().copied(),
+                unsent: None,
+                scratch: Vec::new(),
+                tell,
+            };
+            Ok(Box::new(client))
+        })
+        .context("opening the Homa client")?;
+    let traffic =
+        done.recv().map_err(|_| anyhow!("the Homa client found no way to {server} or ended early"))?;
+    let caps = stack.caps().to_string();
+    serving.stop();
+    stack.stop();
+    Ok((traffic, caps))
+}
+
+/// The client's service.
+struct Client<T> {
+    /// `None` when it is done.
+    traffic: Option<T>,
+    block: Bytes,
+    clock: Clock,
+    /// The time of the events since the last turn, if one was read.
+    batch: Option<u64>,
+    socket: SocketId,
+    peer: Option<PeerAddr>,
+    /// A message that found no send memory.
+    unsent: Option<Outgoing>,
+    scratch: Vec<u8>,
+    tell: Sender<T>,
+}
+
+impl<T: Traffic> Client<T> {
+    fn payload(&mut self, message: &Outgoing) -> Payload {
+        let body = message.body.clone();
+        if body.len() <= COPY_MAX {
+            self.scratch.clear();
+            self.scratch.extend_from_slice(&message.header);
+            self.scratch.extend_from_slice(&self.block[body]);
+            return Payload::copy_from(&self.scratch);
+        }
+        [Bytes::copy_from_slice(&message.header), self.block.slice(body)].into_iter().collect()
+    }
+
+    /// Sends a message; gives it back if there is no memory for it.
+    fn send(&mut self, cx: &mut Context<'_>, peer: PeerAddr, message: Outgoing) -> Option<Outgoing> {
+        let sequence = message.sequence();
+        let options = RequestOptions { cookie: sequence, ..RequestOptions::default() };
+        let payload = self.payload(&message);
+        match cx.send_request(self.socket, peer, payload, options) {
+            Ok(_) => None,
+            Err(SendError::Full) => Some(message),
+            Err(_) => {
+                if let Some(traffic) = &mut self.traffic {
+                    traffic.fail(sequence);
+                }
+                None
+            }
+        }
+    }
+
+    fn response(&mut self, message: &Message) {
+        // Checked traffic takes long per message, so each gets the time of its own event.
+        let now = match self.batch {
+            Some(now) if !T::CHECKS_BODIES => now,
+            _ => self.clock.now(),
+        };
+        self.batch = Some(now);
+        let Some(traffic) = &mut self.traffic else { return };
+        let mut chunks = message.chunks();
+        let Some((header, rest)) = chunks.next().and_then(|first| first.split_first_chunk::<HEADER>()) else {
+            return;
+        };
+        let expected = traffic.expect(header, message.len());
+        let intact = match expected {
+            Some(offset) if T::CHECKS_BODIES => is_same(&self.block[offset..], rest, chunks),
+            other => other.is_some(),
+        };
+        traffic.complete(header, intact, now);
+    }
+}
+
+/// Whether the rest of the first chunk and the other chunks are what the block says.
+fn is_same<'a>(mut expected: &[u8], rest: &'a [u8], others: impl Iterator<Item = &'a [u8]>) -> bool {
+    std::iter::once(rest).chain(others).all(|chunk| {
+        let (head, tail) = expected.split_at(chunk.len());
+        expected = tail;
+        head == chunk
+    })
+}
+
+impl<T: Traffic> Service for Client<T> {
+    fn on_event(&mut self, _: &mut Context<'_>, event: Event) {
+        match event {
+            Event::Response { message, .. } => self.response(&message),
+            Event::Failed { cookie, .. } => {
+                if let Some(traffic) = &mut self.traffic {
+                    traffic.fail(cookie);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) -> Option<Instant> {
+        self.batch = None;
+        let now = self.clock.now();
+        let Some(peer) = self.peer else {
+            cx.stop();
+            return None;
+        };
+        if self.traffic.as_mut()?.turn(now) {
+            if let Some(traffic) = self.traffic.take() {
+                let _ = self.tell.send(traffic);
+            }
+            return None;
+        }
+        loop {
+            let Some(message) = self.unsent.take().or_else(|| self.traffic.as_mut()?.next_due(now)) else {
+                break;
+            };
+            self.unsent = self.send(cx, peer, message);
+            if self.unsent.is_some() {
+                break;
+            }
+        }
+        let wakeup = self.traffic.as_ref()?.wakeup()?;
+        Some(cx.now() + Duration::from_nanos(wakeup.saturating_sub(now)))
+    }
+}
