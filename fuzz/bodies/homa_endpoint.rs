@@ -5,8 +5,9 @@
 //! ```
 //!
 //! Claims: no panic; every limit holds; each request gets exactly one outcome, none after an
-//! abort; what is sent is well-formed and fits the link; and once the network is silent and the
-//! application has answered, everything ends and all memory comes home.
+//! abort; what is sent is well-formed and fits the link; once the network is silent and the
+//! application has answered, everything ends and all memory comes home; and then as much is
+//! accepted as by a new endpoint.
 
 use peyk_homa::{
     Config, Endpoint, Event, Pacing, Path, PeerAddr, Reason, RequestOptions, RpcId, ServerRpc, SocketId,
@@ -30,6 +31,10 @@ const KEPT_PACKETS: usize = 64;
 const KEPT_MESSAGES: usize = 8;
 /// Time after the last packet in which everything must have ended.
 const AFTERMATH: Duration = Duration::from_secs(60);
+/// What the tightest configuration takes at once: of one peer's RPCs, of one socket's requests.
+const ANEW_SENT: usize = 6;
+const ANEW_RECEIVED: u64 = 4;
+const ANEW_ID: u64 = 0x7777_0000_0000;
 const LENGTHS: [u32; 8] = [1, 100, 1424, 5000, 40_000, 60_000, 300_000, 1_000_000];
 const OFFSETS: [u32; 8] = [0, 1424, 2848, 4272, 39_872, 40_000, 1_000_000, u32::MAX];
 const TIMES_US: [u64; 8] = [0, 1, 100, 1000, 5000, 20_000, 150_000, 5_000_000];
@@ -55,7 +60,9 @@ pub fn run(bytes: &[u8]) -> Tally {
         world.check();
     }
     world.finish();
-    world.tally
+    let tally = world.tally;
+    world.start_anew();
+    tally
 }
 
 /// The bytes not read yet; zeros follow the last.
@@ -85,13 +92,18 @@ impl Input<'_> {
     }
 
     fn path(&mut self) -> Path {
-        let (ip, port): (IpAddr, u16) = match self.byte() % 3 {
-            0 => (Ipv4Addr::new(10, 0, 0, 100).into(), 0),
-            1 => (Ipv4Addr::new(10, 0, 0, 101).into(), 14600),
-            _ => (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1).into(), 14600),
-        };
-        Path { remote: SocketAddr::new(ip, port), local: 0 }
+        path(self.byte())
     }
+}
+
+/// The way to one of three hosts.
+fn path(n: u8) -> Path {
+    let (ip, port): (IpAddr, u16) = match n % 3 {
+        0 => (Ipv4Addr::new(10, 0, 0, 100).into(), 0),
+        1 => (Ipv4Addr::new(10, 0, 0, 101).into(), 14600),
+        _ => (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1).into(), 14600),
+    };
+    Path { remote: SocketAddr::new(ip, port), local: 0 }
 }
 
 struct World {
@@ -296,12 +308,19 @@ impl World {
 
     /// Takes all events and packets.
     fn drain(&mut self) {
+        let config = &self.config;
+        // No RPC is accepted over `max_events`; those there are may still end, and sockets may
+        // become writable.
+        let most = config.max_events + 2 * config.max_rpcs + config.max_sockets;
         loop {
             let mut is_done = true;
+            let mut events = 0;
             while let Some(event) = self.endpoint.poll_event() {
                 is_done = false;
+                events += 1;
                 self.event(event);
             }
+            assert!(events <= most, "{events} events waited");
             while let Some(transmit) = self.endpoint.poll_transmit(self.now) {
                 is_done = false;
                 assert!(transmit.priority <= 7);
@@ -401,6 +420,40 @@ impl World {
         assert_eq!(self.endpoint.total_incoming(), 0, "grants to nobody");
         let pool = self.endpoint.pool();
         assert_eq!(pool.free_pages(), pool.total_pages(), "pages are lost");
+    }
+
+    /// All that a new endpoint takes is taken again: no count has leaked.
+    fn start_anew(&mut self) {
+        let client = self.sockets[0];
+        for n in 0..3 {
+            // A peer must be idle for a while before it makes room for the next.
+            self.pass(AFTERMATH);
+            let to = PeerAddr { path: path(n), port: PORT };
+            let ids = [(); ANEW_SENT].map(|()| {
+                let message = Payload::from(&MEGABYTE[..1]);
+                let sent =
+                    self.endpoint.send_request(self.now, client, to, message, RequestOptions::default());
+                sent.unwrap_or_else(|error| panic!("a request to an idle peer: {error}"))
+            });
+            for id in ids {
+                assert!(self.endpoint.abort(self.now, client, id));
+            }
+        }
+        let is_server = |socket: &&SocketId| self.endpoint.port(**socket) == Some(PORT);
+        if !self.sockets.iter().any(|socket| is_server(&socket)) {
+            self.endpoint.close_socket(self.now, client);
+            self.endpoint.open_socket(Some(PORT), SocketOptions::default()).expect("it is free");
+        }
+        self.pass(AFTERMATH);
+        for i in 0..ANEW_RECEIVED {
+            let header = Header::new(PacketType::Data, FOREIGN_PORT, PORT, ANEW_ID + 2 * i);
+            let mut bytes = [0; 57];
+            Data::new(header, 1, 1, 0, &BYTES[..1]).emit(&mut bytes);
+            self.endpoint.handle_packet(self.now, &path(0), &bytes);
+        }
+        self.serving.clear();
+        self.drain();
+        assert_eq!(self.serving.len(), ANEW_RECEIVED as usize, "requests to an idle server");
     }
 }
 
