@@ -22,7 +22,9 @@ type Case = (&'static str, Box<dyn FnMut() -> f64>);
 
 fn main() {
     let mut cases: Vec<Case> = Vec::new();
-    one_thread(&mut cases);
+    memory(&mut cases);
+    payloads(&mut cases);
+    queues(&mut cases);
     let alone = cases.len();
     two_threads(&mut cases);
     let mut results = vec![Vec::new(); cases.len()];
@@ -52,7 +54,7 @@ fn time(rounds: u64, mut work: impl FnMut()) -> f64 {
     start.elapsed().as_nanos() as f64 / rounds as f64
 }
 
-fn one_thread(cases: &mut Vec<Case>) {
+fn memory(cases: &mut Vec<Case>) {
     let bytes = [7u8; 100];
     let mut pool = Pool::new(64);
     cases.push((
@@ -91,6 +93,10 @@ fn one_thread(cases: &mut Vec<Case>) {
             })
         }),
     ));
+}
+
+fn payloads(cases: &mut Vec<Case>) {
+    let bytes = [7u8; 100];
     cases.push((
         "payload 100 B: copy_from, slice, drop both",
         Box::new(move || {
@@ -136,6 +142,9 @@ fn one_thread(cases: &mut Vec<Case>) {
         "message 1 MB: alloc, drop (no write)",
         Box::new(move || time(100_000, || drop(black_box(pool.alloc(1_000_000))))),
     ));
+}
+
+fn queues(cases: &mut Vec<Case>) {
     let ring = Ring::with_capacity(64);
     cases.push((
         "ring: push, pop",
