@@ -71,6 +71,9 @@ pub struct Config {
     pub resend_ticks: u32,
     /// Ticks between further RESENDs.
     pub resend_interval: u32,
+    /// Whether the first RESEND waits longer each time a server says BUSY, up to half of
+    /// `timeout_ticks`. HomaModule's does not.
+    pub busy_backoff: bool,
     /// Ticks of silence after which an RPC fails.
     pub timeout_ticks: u32,
     /// Ticks between the end of a response and the first NEED_ACK; then the interval doubles.
@@ -150,6 +153,7 @@ impl Default for Config {
             max_link_usage: 99,
             resend_ticks: 5,
             resend_interval: 5,
+            busy_backoff: true,
             timeout_ticks: 100,
             request_ack_ticks: 2,
             request_ack_max_ticks: 64,
@@ -187,6 +191,9 @@ impl Config {
         }
         if !(MIN_MTU..=MAX_MTU).contains(&self.mtu) {
             return Err(ConfigError::Mtu);
+        }
+        if self.max_message > peyk_wire::homa::LENGTH_LIMIT {
+            return Err(ConfigError::MaxMessage);
         }
         if self.shard >= self.shards {
             return Err(ConfigError::Shard);

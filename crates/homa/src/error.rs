@@ -14,6 +14,9 @@ pub enum ConfigError {
     /// The MTU leaves no useful room for data.
     #[error("mtu must be 256 to 65535 bytes")]
     Mtu,
+    /// Packets cannot speak of messages that long.
+    #[error("max_message must be at most 2^30 bytes")]
+    MaxMessage,
     /// A limit that must not be zero is.
     #[error("{0} must not be zero")]
     Zero(&'static str),

@@ -14,6 +14,40 @@
 //! no clock, opens no socket, starts no thread: whoever drives it supplies packets and the time
 //! and drains what comes out. The same seed and the same calls give the same packets.
 //!
+//! ```
+//! use peyk_homa::{Config, Endpoint, Event, Path, PeerAddr, RequestOptions, SocketOptions};
+//! use peyk_sansio::Instant;
+//! use peyk_sockbuf::{Payload, Pool};
+//!
+//! let now = Instant::from_millis(1);
+//! let path = |host: &str| Path { remote: host.parse().unwrap(), local: 0 };
+//! let (client_at, server_at) = (path("10.0.0.1:14600"), path("10.0.0.2:14600"));
+//! let mut client = Endpoint::new(Config::default(), 1, Pool::new(16), now)?;
+//! let mut server = Endpoint::new(Config::default(), 2, Pool::new(16), now)?;
+//! server.open_socket(Some(99), SocketOptions::default())?;
+//! let socket = client.open_socket(None, SocketOptions::default())?;
+//!
+//! let to = PeerAddr { path: server_at, port: 99 };
+//! client.send_request(now, socket, to, Payload::from("ping"), RequestOptions::default())?;
+//! carry(&mut client, &mut server, &client_at, now);
+//! let Some(Event::Request { rpc, message, .. }) = server.poll_event() else { panic!("no request") };
+//! assert_eq!(message.to_vec(), b"ping");
+//! server.reply(now, rpc, Payload::from("pong"))?;
+//! carry(&mut server, &mut client, &server_at, now);
+//! let Some(Event::Response { message, .. }) = client.poll_event() else { panic!("no response") };
+//! assert_eq!(message.to_vec(), b"pong");
+//!
+//! /// The network: gives the packets of one endpoint, which has this path, to another.
+//! fn carry(from: &mut Endpoint, to: &mut Endpoint, path: &Path, now: Instant) {
+//!     while let Some(packet) = from.poll_transmit(now) {
+//!         let mut bytes = Vec::new();
+//!         packet.write_to(&mut bytes);
+//!         to.handle_packet(now, path, &bytes);
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! What other hosts send is never an error to the application: it is acted upon, or dropped and
 //! counted in [`Stats`]. Every queue and table has a limit in [`Config`].
 

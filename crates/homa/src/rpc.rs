@@ -14,6 +14,7 @@ use peyk_sansio::Instant;
 
 use crate::incoming::MessageIn;
 use crate::outgoing::MessageOut;
+use crate::resend::Wait;
 
 /// Where an RPC stands.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -50,10 +51,8 @@ pub(crate) struct Rpc {
     pub cookie: u64,
     /// When to give up (client); `Instant::MAX` for never.
     pub deadline: Instant,
-    /// Tick since which nothing owed has come, or at which a response was all sent (server).
-    pub since: u64,
-    /// RESENDs sent since then, or NEED_ACKs (server).
-    pub rounds: u32,
+    /// What it has waited for the other side.
+    pub wait: Wait,
     /// Tick of the earliest entry of this place in the timer wheel; it outlives the RPC, so that
     /// a burst of short RPCs in one place costs one entry.
     pub timer_at: u64,
@@ -111,8 +110,7 @@ impl Slab {
                     peer_port: 0,
                     cookie: 0,
                     deadline: Instant::MAX,
-                    since: 0,
-                    rounds: 0,
+                    wait: Wait::default(),
                     timer_at: NO_TIMER,
                     out: MessageOut::default(),
                     input: MessageIn::default(),
@@ -130,8 +128,7 @@ impl Slab {
         rpc.peer_port = new.peer_port;
         rpc.cookie = new.cookie;
         rpc.deadline = new.deadline;
-        rpc.since = new.since;
-        rpc.rounds = 0;
+        rpc.wait = Wait::from(new.since);
         slot
     }
 

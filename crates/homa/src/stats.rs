@@ -75,7 +75,7 @@ counters! {
     data_originals,
     /// DATA packets retransmitted.
     data_retransmitted,
-    /// RESEND packets sent by the timers.
+    /// Times that a timer found an RPC silent and asked for what is missing.
     timer_resends,
     /// RPCs of ours that ended with a timeout.
     rpc_timeouts,

@@ -108,7 +108,11 @@ impl Endpoint {
     /// BUSY: the other side is alive but will not send now.
     pub(super) fn on_busy(&mut self, a: &Arrival<'_>, header: &Header) -> Disposition {
         let Some(slot) = self.find_or_drop(a, header) else { return Disposition::Dropped };
+        let rpc = &self.rpcs[slot];
+        let is_patient = rpc.is_client() && rpc.state == State::Outgoing;
+        let busies = if is_patient { rpc.wait.busies.saturating_add(1) } else { 0 };
         self.touch(slot, a.tick);
+        self.rpcs[slot].wait.busies = busies;
         Disposition::Handled
     }
 

@@ -10,6 +10,7 @@ use super::{Endpoint, tick_of};
 use crate::error::RpcError;
 use crate::event::{Event, RpcId, ServerRpc};
 use crate::incoming::Insert;
+use crate::resend::Wait;
 use crate::rpc::{NewRpc, State};
 use crate::transmit::Disposition;
 
@@ -211,7 +212,7 @@ impl Endpoint {
             self.manage(a.now, slot);
         }
         if self.rpcs[slot].input.is_owed() {
-            self.arm(slot, self.timers.resend_due(a.tick, 0));
+            self.arm(slot, self.timers.resend_due(Wait::from(a.tick)));
         }
         Disposition::Handled
     }

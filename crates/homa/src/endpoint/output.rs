@@ -14,6 +14,7 @@ use super::{Endpoint, tick_after, tick_of};
 use crate::config::TICK;
 use crate::pacer::Pick;
 use crate::priority::control_priority;
+use crate::resend::Wait;
 use crate::rpc::State;
 use crate::stats::type_index;
 use crate::transmit::{PacketHeader, Path, Transmit};
@@ -272,18 +273,17 @@ impl Endpoint {
     /// All that may be sent of a message has been: now the other side is to act.
     fn on_sent(&mut self, now: Instant, slot: u32) {
         let rpc = &mut self.rpcs[slot];
-        rpc.rounds = 0;
-        rpc.since = tick_of(now);
+        rpc.wait = Wait::from(tick_of(now));
         let due = if rpc.is_client() {
             if rpc.state != State::Outgoing {
                 return;
             }
-            self.timers.resend_due(rpc.since, 0)
+            self.timers.resend_due(rpc.wait)
         } else if rpc.out.is_sent() {
-            rpc.since = tick_after(now);
-            self.timers.need_ack_due(rpc.since, 0)
+            rpc.wait.since = tick_after(now);
+            self.timers.need_ack_due(rpc.wait.since, 0)
         } else {
-            self.timers.probe_due(rpc.since, 0)
+            self.timers.probe_due(rpc.wait.since, 0)
         };
         self.arm(slot, due);
     }

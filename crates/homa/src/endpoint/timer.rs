@@ -11,7 +11,7 @@ use super::output::ControlKind;
 use super::{Endpoint, tick_of, tick_start};
 use crate::error::RpcError;
 use crate::priority::control_priority;
-use crate::resend::Silence;
+use crate::resend::{Silence, Wait};
 use crate::rpc::{NO_TIMER, State};
 
 /// Gaps of a message asked for at a time.
@@ -59,15 +59,14 @@ impl Endpoint {
         let rpc = &mut self.rpcs[slot];
         // An answered request counts its NEED_ACKs from its end.
         if rpc.is_client() || rpc.state == State::Incoming {
-            rpc.since = tick;
-            rpc.rounds = 0;
+            rpc.wait = Wait::from(tick);
         }
     }
 
     /// From now on bytes are owed to us.
     pub(super) fn owe(&mut self, slot: u32, tick: u64) {
         self.touch(slot, tick);
-        self.arm(slot, self.timers.resend_due(tick, 0));
+        self.arm(slot, self.timers.resend_due(Wait::from(tick)));
     }
 
     /// Asks for what is missing of a message: all of it if nothing is known.
@@ -124,14 +123,14 @@ impl Endpoint {
 
     fn on_silence(&mut self, now: Instant, tick: u64, slot: u32) {
         let rpc = &mut self.rpcs[slot];
-        let due = self.timers.resend_due(rpc.since, rpc.rounds);
+        let due = self.timers.resend_due(rpc.wait);
         // We were late: that time was not the peer's silence.
-        rpc.since += tick.saturating_sub(due);
-        match self.timers.on_silence(rpc.since, rpc.rounds, tick) {
+        rpc.wait.since += tick.saturating_sub(due);
+        match self.timers.on_silence(rpc.wait, tick) {
             Silence::Wait(due) => self.arm(slot, due),
-            Silence::Resend(rounds) => {
-                rpc.rounds = rounds;
-                let due = self.timers.resend_due(rpc.since, rounds);
+            Silence::Resend => {
+                rpc.wait.rounds = rpc.wait.rounds.saturating_add(1);
+                let due = self.timers.resend_due(rpc.wait);
                 self.stats.timer_resends += 1;
                 self.request_retransmission(slot);
                 self.arm(slot, due);
@@ -154,7 +153,7 @@ impl Endpoint {
             // It is for us to send; the end of that arms the timer.
             return;
         }
-        let (since, is_sent) = (rpc.since, rpc.out.is_sent());
+        let (since, is_sent) = (rpc.wait.since, rpc.out.is_sent());
         let heard = self.peers[rpc.peer].heard.max(since);
         let forget = self.timers.server_forget_due(heard);
         if tick >= forget {
@@ -168,12 +167,12 @@ impl Endpoint {
         let due_after = |since, sent| {
             if is_sent { timers.need_ack_due(since, sent) } else { timers.probe_due(since, sent) }
         };
-        let mut due = due_after(rpc.since, rpc.rounds);
+        let mut due = due_after(since, rpc.wait.rounds);
         if tick >= due {
             // If we were late: the next ones move, rather than come in a burst.
-            rpc.since += tick - due;
-            rpc.rounds = rpc.rounds.saturating_add(1);
-            due = due_after(rpc.since, rpc.rounds);
+            rpc.wait.since += tick - due;
+            rpc.wait.rounds = rpc.wait.rounds.saturating_add(1);
+            due = due_after(rpc.wait.since, rpc.wait.rounds);
             self.send_control(slot, ControlKind::NeedAck);
         }
         self.arm(slot, due.min(forget));

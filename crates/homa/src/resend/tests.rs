@@ -11,10 +11,10 @@ fn a_dead_server_draws_resends_at_5_to_95_and_timeout_at_100() {
     let timers = timers();
     let (mut resends, mut at, mut gave_up) = (0, Vec::new(), None);
     for now in 0..200 {
-        match timers.on_silence(0, resends, now) {
+        match timers.on_silence(Wait { since: 0, rounds: resends, busies: 0 }, now) {
             Silence::Wait(due) => assert!(due > now),
-            Silence::Resend(n) => {
-                resends = n;
+            Silence::Resend => {
+                resends += 1;
                 at.push(now);
             }
             Silence::Timeout => {
@@ -31,10 +31,21 @@ fn a_dead_server_draws_resends_at_5_to_95_and_timeout_at_100() {
 fn timeout_that_is_no_multiple_of_the_interval() {
     let config = Config { resend_ticks: 5, resend_interval: 7, timeout_ticks: 20, ..Config::default() };
     let timers = Timers::new(&config);
-    assert_eq!(timers.resend_due(100, 0), 105);
-    assert_eq!(timers.resend_due(100, 2), 119);
-    assert_eq!(timers.resend_due(100, 3), 120);
-    assert_eq!(timers.on_silence(100, 3, 120), Silence::Timeout);
+    let wait = |rounds| Wait { since: 100, rounds, busies: 0 };
+    assert_eq!([0, 2, 3].map(|rounds| timers.resend_due(wait(rounds))), [105, 119, 120]);
+    assert_eq!(timers.on_silence(wait(3), 120), Silence::Timeout);
+}
+
+#[test]
+fn a_busy_server_is_asked_less_and_less_often() {
+    let first = |timers: &Timers, busies| timers.resend_due(Wait { since: 0, rounds: 0, busies });
+    let backing_off = timers();
+    let at: Vec<_> = (0..7).map(|busies| first(&backing_off, busies)).collect();
+    assert_eq!(at, [5, 5, 10, 20, 40, 50, 50]);
+    let asked = Wait { since: 0, rounds: 10, busies: 9 };
+    assert_eq!(backing_off.on_silence(asked, 100), Silence::Timeout);
+    let steady = Timers::new(&Config { busy_backoff: false, ..Config::default() });
+    assert_eq!([0, 1, 9, u32::MAX].map(|busies| first(&steady, busies)), [5; 4]);
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn grant_resets_the_silence() {
 
 #[test]
 fn busy_resets_the_silence_and_nothing_else() {
-    let mut lab = Lab::new();
+    let mut lab = Lab::with(peyk_homa::Config { busy_backoff: false, ..Default::default() }, 64);
     let (rpc, _) = lab.request(pattern(10));
     let busy = lab.from_server(rpc).busy();
     for _ in 0..100 {

@@ -149,6 +149,6 @@ fn slow_server_keeps_its_client_waiting_by_busy() {
     world.settle();
     assert_eq!(world.response(rpc), pattern(100));
     let busy = only(&world.hosts[SERVER].sent, PacketType::Busy).len();
-    assert!((80..=91).contains(&busy), "{busy} BUSY packets");
+    assert!((10..=14).contains(&busy), "{busy} BUSY packets: HomaModule would draw 90");
     world.assert_clean();
 }
