@@ -50,7 +50,7 @@ impl Endpoint {
             }
             return Disposition::Handled;
         }
-        let sent = rpc.out.next;
+        let (sent, length) = (rpc.out.next, rpc.out.length);
         let priority = match resend.priority {
             Some(priority) => self.clamp_priority(priority),
             None => control_priority(self.config.num_priorities),
@@ -63,7 +63,8 @@ impl Endpoint {
         if self.rpcs[slot].out.extend(end) {
             self.enqueue(slot);
         }
-        if resend.offset >= sent {
+        // Bytes beyond the message will never be sent: patience would keep a mistaken receiver.
+        if (sent..length).contains(&resend.offset) {
             self.send_control(slot, ControlKind::Busy);
         }
         Disposition::Handled

@@ -176,13 +176,14 @@ impl Endpoint {
 
     /// Takes the bytes of a packet for an RPC in state `Incoming`.
     fn receive(&mut self, a: &Arrival<'_>, slot: u32, data: &Data<'_>) -> Disposition {
-        self.touch(slot, a.tick);
-        let rpc = &mut self.rpcs[slot];
-        let input = &mut rpc.input;
-        if input.length != data.message_length {
+        if self.rpcs[slot].input.length != data.message_length {
+            // No progress: one of the two lengths is wrong, and ours must be allowed to time out.
             self.stats.drop_length_changed += 1;
             return Disposition::Dropped;
         }
+        self.touch(slot, a.tick);
+        let rpc = &mut self.rpcs[slot];
+        let input = &mut rpc.input;
         if !input.has_memory() {
             self.stats.drop_no_memory += 1;
             return Disposition::Dropped;
