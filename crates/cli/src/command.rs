@@ -3,3 +3,6 @@
 pub mod bench;
 pub mod decode;
 pub mod demo;
+pub mod ping;
+pub mod serve;
+mod start;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     result::{LoadResult, Share},
-    sample::{Baseline, Samples},
+    sample::{Baseline, Samples, quantile},
 };
 use crate::{
     prng,

@@ -33,7 +33,8 @@ fn main() -> ExitCode {
         Command::Bench(Bench::Rpc(flags)) => interruptible().and_then(|()| command::bench::rpc(flags)),
         Command::Demo(flags) => interruptible().and_then(|()| command::demo::run(flags)),
         Command::Decode(flags) => command::decode::run(flags),
-        _ => Ok(()),
+        Command::Serve(flags) => command::serve::run(flags),
+        Command::Ping(flags) => command::ping::run(flags),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,5 @@
 //! `peyk decode` on captures that the test writes, and on what is none.
 
-mod common;
-
 use std::{
     fs::File,
     io::BufWriter,
@@ -15,7 +13,7 @@ use peyk_wire::{
 
 /// Writes a capture with one BUSY packet over UDP.
 fn capture(name: &str) -> std::path::PathBuf {
-    let path = common::path(name);
+    let path = crate::common::path(name);
     let mut writer = Writer::new(BufWriter::new(File::create(&path).unwrap())).unwrap();
     let packet = Packet::Busy(Header::new(PacketType::Busy, 4_000, 32_768, 43));
     let mut bytes = vec![0; packet.emit_len()];
@@ -35,7 +33,7 @@ fn capture(name: &str) -> std::path::PathBuf {
 
 #[test]
 fn packets_become_lines() {
-    let output = common::run(&["decode", capture("busy.pcapng").to_str().unwrap()]);
+    let output = crate::common::run(&["decode", capture("busy.pcapng").to_str().unwrap()]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(text.lines().count(), 1, "{text}");
     for part in ["10.0.0.1:14600", "10.0.0.2:14600", "BUSY", "43"] {
@@ -45,10 +43,10 @@ fn packets_become_lines() {
 
 #[test]
 fn what_is_no_capture_is_refused() {
-    let path = common::path("no-capture");
+    let path = crate::common::path("no-capture");
     std::fs::write(&path, "certainly not a capture file").unwrap();
     for file in [path.to_str().unwrap(), "/nonexistent/capture.pcapng"] {
-        let output = common::peyk(&["decode", file]).output().unwrap();
+        let output = crate::common::peyk(&["decode", file]).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(text.starts_with("peyk: ") && text.contains(file), "{text}");

@@ -1,17 +1,15 @@
 //! The benchmark as a user runs it.
 
-mod common;
-
 use serde_json::Value;
 
 #[test]
 fn rpc_gives_a_row_for_every_load() {
-    let json = common::path("rpc.json");
+    let json = crate::common::path("rpc.json");
     let arguments = [
         "bench",
         "rpc",
         "--transports",
-        "udp,tcp",
+        "homa,udp,tcp",
         "--sizes",
         "100,100000",
         "--rounds",
@@ -21,15 +19,15 @@ fn rpc_gives_a_row_for_every_load() {
     ];
     let mut all = arguments.to_vec();
     all.extend(["--json", json.to_str().unwrap()]);
-    let output = common::run(&all);
+    let output = crate::common::run(&all);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("100 B, 64 outstanding, spin"), "{text}");
     let figures: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
     let rows = figures["rows"].as_array().unwrap();
-    // TCP: two sizes, two depths, two ways to wait; bare UDP: one size only.
-    assert_eq!(rows.len(), 8 + 4);
+    // Homa and TCP: two sizes, two depths, two ways to wait; bare UDP: one size only.
+    assert_eq!(rows.len(), 8 + 8 + 4);
     for row in rows {
-        assert!(["udp_floor", "tcp"].contains(&row["transport"].as_str().unwrap()));
+        assert!(["homa", "udp_floor", "tcp"].contains(&row["transport"].as_str().unwrap()));
         assert!(["block", "spin"].contains(&row["waiting"].as_str().unwrap()));
         for field in ["p50_us", "p99_us", "rpcs_per_second", "goodput_gbps", "cpu_seconds_per_million_rpcs"] {
             assert!(row[field].as_f64().unwrap() > 0.0, "{field} in {row}");

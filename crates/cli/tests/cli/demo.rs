@@ -1,20 +1,18 @@
 //! The demo as a user runs it: real processes, real sockets, short times.
 
-mod common;
-
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 /// Runs a short demo and gives its figures.
 fn demo(name: &str, arguments: &[&str]) -> Value {
-    let json = common::path(&format!("{name}.json"));
-    let html = common::path(&format!("{name}.html"));
+    let json = crate::common::path(&format!("{name}.json"));
+    let html = crate::common::path(&format!("{name}.html"));
     let (json_text, html_text) = (json.to_str().unwrap(), html.to_str().unwrap());
     let mut all = vec!["demo", "--quick", "--duration", "500ms", "--json", json_text, "--html", html_text];
     all.extend(arguments);
     let start = Instant::now();
-    common::run(&all);
+    crate::common::run(&all);
     assert!(start.elapsed() < Duration::from_secs(60), "took {:?}", start.elapsed());
     let page = std::fs::read_to_string(html).unwrap();
     assert!(page.contains("</html>"));
@@ -58,13 +56,33 @@ fn tcp_over_ipv6_with_short_messages() {
 }
 
 #[test]
+fn homa_and_tcp_get_the_same_and_lose_nothing() {
+    let figures = demo("all", &["--hold", "1200"]);
+    assert_clean(&figures, &["homa", "tcp1", "tcp4"], 1_200);
+    assert_eq!(figures["baseline"]["transport"], "homa");
+    for transport in figures["transports"].as_array().unwrap() {
+        for point in transport["points"].as_array().unwrap() {
+            assert!(point["p50_slowdown"].as_f64().unwrap() <= point["p99_slowdown"].as_f64().unwrap());
+        }
+    }
+}
+
+#[test]
+fn homa_repairs_losses() {
+    let figures =
+        demo("drop", &["--transports", "homa,tcp1", "--drop", "1%", "--workload", "w3", "--hold", "100"]);
+    assert_clean(&figures, &["homa", "tcp1"], 100);
+    assert_eq!(figures["settings"]["homa_drop"], 0.01);
+}
+
+#[test]
 fn nonsense_is_refused_with_a_reason() {
     for (arguments, reason) in [
         (&["demo", "--load", "300%"][..], "between 0 and 100"),
         (&["demo", "--duration", "soon"], "is not a time"),
         (&["demo", "--transports", "avian"], "avian"),
     ] {
-        let output = common::peyk(arguments).output().unwrap();
+        let output = crate::common::peyk(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(text.contains(reason), "{arguments:?}: {text}");

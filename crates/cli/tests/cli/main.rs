@@ -1,0 +1,7 @@
+//! The command as a user runs it: real processes, real sockets.
+
+mod bench;
+mod common;
+mod decode;
+mod demo;
+mod serve;
