@@ -1,7 +1,8 @@
 //! What a packet costs: two endpoints in memory, 100-byte RPCs, up to 64 under way.
 //!
 //! No network and no clock are involved; each packet is copied once into a buffer, as a driver
-//! would. Every packet counts twice, as produced and as handled. Run with
+//! would. Every packet counts twice, as produced and as handled; the RESENDs and BUSYs of RPCs
+//! that the server leaves unanswered count as well. Run with
 //! `cargo bench -p peyk-homa --bench pipeline`.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a bench measures real time")]
 
@@ -56,6 +57,8 @@ struct Bench {
     server: Host,
     to: PeerAddr,
     request: Payload,
+    /// Requests that the server will leave unanswered.
+    parked: u64,
     now: Instant,
     done: u64,
     packets: u64,
@@ -70,6 +73,7 @@ impl Bench {
             server: Host::new(Some(99), client_at, 2),
             to: PeerAddr { path: Path { remote: server_at, local: 0 }, port: 99 },
             request: Payload::from(vec![7; length]),
+            parked: 0,
             now: Instant::from_nanos(1_000_000),
             done: 0,
             packets: 0,
@@ -89,6 +93,10 @@ impl Bench {
         self.server.receive(self.now, &self.client);
         while let Some(event) = self.server.endpoint.poll_event() {
             if let Event::Request { rpc, message, .. } = event {
+                if self.parked > 0 {
+                    self.parked -= 1;
+                    continue;
+                }
                 self.server.endpoint.reply(self.now, rpc, Payload::from(message)).unwrap();
             }
         }
@@ -109,11 +117,16 @@ impl Bench {
 /// Parts of a run that are timed one by one: the best one suffered least from other programs.
 const PARTS: u64 = 40;
 
-fn run(name: &str, length: usize, depth: u64, rpcs: u64) {
+fn run(name: &str, length: usize, depth: u64, open: u64, rpcs: u64) {
     if std::env::args().skip(1).any(|arg| !arg.starts_with("--") && !name.contains(&arg)) {
         return;
     }
     let mut bench = Bench::new(length);
+    bench.parked = open;
+    while bench.server.endpoint.rpc_count() < open as usize {
+        (0..open.min(500)).for_each(|_| bench.send());
+        bench.round(Duration::from_micros(1));
+    }
     (0..depth).for_each(|_| bench.send());
     let step = Duration::from_nanos(500 * depth);
     while bench.done < (rpcs / 10).max(2 * depth) {
@@ -133,7 +146,7 @@ fn run(name: &str, length: usize, depth: u64, rpcs: u64) {
     costs.sort_by(|a, b| a.0.total_cmp(&b.0));
     let ((best, best_rpc), (median, _)) = (costs[0], costs[costs.len() / 2]);
     println!(
-        "{name:<28} {best:>6.1} ns per packet produced or handled (median {median:.1}), \
+        "{name:<31} {best:>6.1} ns per packet produced or handled (median {median:.1}), \
          {best_rpc:>7.1} ns per RPC of {:.2} packets",
         (bench.packets - packets_before) as f64 / (bench.done - done_before) as f64,
     );
@@ -142,11 +155,13 @@ fn run(name: &str, length: usize, depth: u64, rpcs: u64) {
 fn main() {
     let is_test = std::env::args().any(|arg| arg == "--test");
     let scale = if is_test { 100 } else { 1 };
-    run("100 B, 1 under way", 100, 1, 1_000_000 / scale);
-    run("100 B, 64 under way", 100, 64, 4_000_000 / scale);
-    run("100 B, 1,024 under way", 100, 1024, 4_000_000 / scale);
-    run("100 B, 65,536 under way", 100, 65_536, 4_000_000 / scale);
-    run("1,000 B, 64 under way", 1_000, 64, 2_000_000 / scale);
-    run("10,000 B, 64 under way", 10_000, 64, 300_000 / scale);
-    run("200,000 B, 8 under way", 200_000, 8, 20_000 / scale);
+    run("100 B, 1 under way", 100, 1, 0, 1_000_000 / scale);
+    run("100 B, 64 under way", 100, 64, 0, 4_000_000 / scale);
+    run("100 B, 64, beside 1,000 open", 100, 64, 1_000, 4_000_000 / scale);
+    run("100 B, 64, beside 100,000 open", 100, 64, 100_000, 4_000_000 / scale);
+    run("100 B, 1,024 under way", 100, 1024, 0, 4_000_000 / scale);
+    run("100 B, 65,536 under way", 100, 65_536, 0, 4_000_000 / scale);
+    run("1,000 B, 64 under way", 1_000, 64, 0, 2_000_000 / scale);
+    run("10,000 B, 64 under way", 10_000, 64, 0, 300_000 / scale);
+    run("200,000 B, 8 under way", 200_000, 8, 0, 20_000 / scale);
 }
