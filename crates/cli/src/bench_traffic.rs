@@ -47,6 +47,9 @@ pub struct FixedResult {
     pub cpu_seconds: f64,
 }
 
+/// Fewer responses than this give no figure: the measurement goes on for up to ten times the planned time.
+const COMPLETED_MIN: u64 = 50;
+
 /// Departure times are kept for this many sequence numbers.
 const RING: usize = 1 << 16;
 
@@ -95,6 +98,12 @@ impl Fixed {
         self.result.p50_us = self.round_trips.value_at_quantile(0.5) as f64 / 1e3;
         self.result.p99_us = self.round_trips.value_at_quantile(0.99) as f64 / 1e3;
         self.result
+    }
+
+    /// Whether so many nanoseconds of measuring will do: longer than planned if hardly anything came back.
+    fn is_enough(&self, ns: u64) -> bool {
+        let planned = self.plan.measure_ms * 1_000_000;
+        ns >= planned && (self.result.completed >= COMPLETED_MIN || ns >= planned * 10)
     }
 
     fn slot(sequence: u64) -> usize {
@@ -166,7 +175,7 @@ impl Traffic for Fixed {
             None if now >= start + self.plan.warmup_ms * 1_000_000 => {
                 self.window = Some(Window { from: now, cpu_from: cpu_seconds() });
             }
-            Some(window) if !self.stopping && now >= window.from + self.plan.measure_ms * 1_000_000 => {
+            Some(window) if !self.stopping && self.is_enough(now - window.from) => {
                 self.result.seconds = (now - window.from) as f64 / 1e9;
                 self.result.cpu_seconds = cpu_seconds() - window.cpu_from;
                 self.stopping = true;
@@ -183,7 +192,7 @@ mod tests {
 
     #[test]
     fn closed_loop_counts_inside_the_window_only() {
-        let plan = FixedPlan { size: 100, outstanding: 2, warmup_ms: 1, measure_ms: 2 };
+        let plan = FixedPlan { size: 100, outstanding: 2, warmup_ms: 1, measure_ms: 5 };
         let mut fixed = Fixed::new(plan);
         let mut now = 0;
         while !fixed.turn(now) {
@@ -198,9 +207,9 @@ mod tests {
             }
         }
         let result = fixed.finish();
-        assert_eq!(result.completed, 40);
-        assert_eq!(result.answered, 60);
-        assert_eq!(result.unexpected, 60);
+        assert_eq!(result.completed, 100);
+        assert_eq!(result.answered, 120);
+        assert_eq!(result.unexpected, 120);
         assert!((99.0..101.0).contains(&result.p50_us), "{}", result.p50_us);
     }
 

@@ -14,7 +14,7 @@ pub fn table(rows: &[Row]) -> String {
             last = Some(group);
             let _ = writeln!(
                 text,
-                "\n{} B, {} outstanding, {}\n  {:<10}{:>10}{:>10}{:>12}{:>10}{:>14}   {}",
+                "\n{} B, {} outstanding, {}\n  {:<10}{:>10}{:>10}{:>12}{:>10}{:>14}   p50, RPC/s, CPU relative to",
                 grouped(u64::from(row.size)),
                 row.outstanding,
                 row.waiting,
@@ -24,7 +24,6 @@ pub fn table(rows: &[Row]) -> String {
                 "RPC/s",
                 "Gbit/s",
                 "CPU s/M RPC",
-                "p50, RPC/s, CPU relative to",
             );
         }
         let _ = write!(

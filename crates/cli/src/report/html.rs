@@ -10,7 +10,10 @@ use super::{
     chart::{self, Axis, Line, Scale},
     text::{heading, notes, remarks, slowdown, verdict},
 };
-use crate::{load::Share, outcome::Outcome};
+use crate::{
+    load::{LoadResult, Share},
+    outcome::Outcome,
+};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -117,9 +120,9 @@ fn slowdowns(page: &mut String, outcome: &Outcome) -> Result<()> {
     let curve = outcome.transports.first().map_or(&[][..], |t| &t.load.curve);
     let size = |percent: f64| if percent < 1.0 { String::new() } else { size_at(curve, percent) };
     let plain = |v: f64| if v < 10.0 { format!("{v:.1}") } else { format!("{v:.0}") };
-    let charts: [(&str, fn(&Share) -> Option<f64>); 2] =
-        [("99th percentile", |s| s.p99_slowdown), ("Median", |s| s.p50_slowdown)];
-    for (title, value) in charts {
+    let p99: fn(&Share) -> Option<f64> = |share| share.p99_slowdown;
+    let p50: fn(&Share) -> Option<f64> = |share| share.p50_slowdown;
+    for (title, value) in [("99th percentile", p99), ("Median", p50)] {
         let lines: Vec<Line> = outcome
             .transports
             .iter()
@@ -147,9 +150,9 @@ fn round_trips(page: &mut String, outcome: &Outcome) -> Result<()> {
     page.push_str("<h2>Round trips</h2>\n<div class=\"charts\">\n");
     let micros = |v: f64| if v < 1_000.0 { format!("{v:.0} us") } else { format!("{:.0} ms", v / 1e3) };
     let share = |v: f64| format!("{:.0} %", v * 100.0);
-    let charts: [(&str, fn(&crate::load::LoadResult) -> &Distribution); 2] =
-        [("The shortest tenth of the messages", |l| &l.cdf_short), ("All messages", |l| &l.cdf)];
-    for (title, value) in charts {
+    let short: fn(&LoadResult) -> &Distribution = |load| &load.cdf_short;
+    let all: fn(&LoadResult) -> &Distribution = |load| &load.cdf;
+    for (title, value) in [("The shortest tenth of the messages", short), ("All messages", all)] {
         let lines: Vec<Line> = outcome
             .transports
             .iter()

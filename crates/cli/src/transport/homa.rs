@@ -306,10 +306,7 @@ impl<T: Traffic> Service for Client<T> {
             }
             return None;
         }
-        loop {
-            let Some(message) = self.unsent.take().or_else(|| self.traffic.as_mut()?.next_due(now)) else {
-                break;
-            };
+        while let Some(message) = self.unsent.take().or_else(|| self.traffic.as_mut()?.next_due(now)) {
             self.unsent = self.send(cx, peer, message);
             if self.unsent.is_some() {
                 break;

@@ -156,7 +156,7 @@ mod tests {
             let mut fixed = Fixed::new(plan);
             run_client(address, waiting, &Clock::start(), &mut fixed).unwrap();
             let result = fixed.finish();
-            assert!(result.completed > 100, "{result:?}");
+            assert!(result.completed >= 20, "{result:?}");
             assert_eq!(result.unexpected, 0);
             server.join().unwrap().unwrap();
         }
