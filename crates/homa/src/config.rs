@@ -85,9 +85,10 @@ pub struct Config {
     pub mtu: u32,
     /// Longest message sent or accepted, in bytes. HomaModule takes up to 1,000,000.
     pub max_message: u32,
-    /// Most RPCs of the endpoint. Memory: about 400 bytes each, messages aside.
+    /// Most RPCs of the endpoint; of them at most three quarters are requests of its own. Memory:
+    /// about 400 bytes each, messages aside.
     pub max_rpcs: u32,
-    /// Most RPCs of one socket.
+    /// Most RPCs of one socket in each role: requests made, and requests taken.
     pub max_socket_rpcs: u32,
     /// Most RPCs with one peer.
     pub max_peer_rpcs: u32,
@@ -95,9 +96,11 @@ pub struct Config {
     /// and their clients are told BUSY when they ask, so that they wait rather than fail.
     pub max_unanswered: u32,
     /// Bytes of outgoing messages of one socket at which it is [`Full`](crate::SendError::Full).
-    /// The message that crosses the limit is still taken.
+    /// Requests and replies are counted apart, or two hosts could each hold back the replies the
+    /// other waits for. The message that crosses the limit is still taken.
     pub wmem_max: u64,
-    /// Bytes of outgoing messages of the endpoint at which all its sockets are full.
+    /// Bytes of outgoing requests of the endpoint, and of replies, at which all its sockets are
+    /// full.
     pub max_send_bytes: u64,
     /// Most sockets.
     pub max_sockets: u32,
@@ -110,6 +113,10 @@ pub struct Config {
     pub max_gaps: u32,
     /// Most ranges of a message waiting for retransmission.
     pub max_retransmits: u32,
+    /// Bytes of incomplete messages of one peer at which further ones wait for memory, as if there
+    /// were none; the message that crosses the limit is still taken. 0 is three quarters of the
+    /// pool. Messages of one packet do not count.
+    pub max_peer_incoming: u64,
     /// Most messages that wait for pool memory; packets of further ones are dropped.
     pub max_memory_waiters: u32,
 
@@ -170,6 +177,7 @@ impl Default for Config {
             max_control: 65_536,
             max_gaps: 1024,
             max_retransmits: 64,
+            max_peer_incoming: 0,
             max_memory_waiters: 4096,
             peer_gc_threshold: 5000,
             max_peers: 10_000,

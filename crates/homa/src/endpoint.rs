@@ -50,6 +50,8 @@ pub struct Endpoint {
     pool: Pool,
     /// Longest message taken: `max_message`, or what the pool can hold at all.
     max_receive: u32,
+    /// Bytes of incomplete messages at which a peer gets no memory for more.
+    max_peer_incoming: u64,
     sockets: Sockets,
     peers: Peers,
     rpcs: Slab,
@@ -92,6 +94,8 @@ pub struct Endpoint {
     is_relieved: bool,
     /// Bytes of outgoing messages of all sockets.
     send_bytes: u64,
+    /// Those of them that are replies.
+    reply_bytes: u64,
 
     unreachable_out: RateLimit,
     unreachable_in: RateLimit,
@@ -121,6 +125,10 @@ impl Endpoint {
         Ok(Endpoint {
             timers: Timers::new(&config),
             max_receive: max_receive(&config, &pool),
+            max_peer_incoming: match config.max_peer_incoming {
+                0 => pool.total_pages() as u64 * PAGE as u64 / 4 * 3,
+                bytes => bytes,
+            },
             pool,
             sockets: Sockets::new(&config, random.next_u64()),
             peers: Peers::new(&config, random.next_u64()),
@@ -146,6 +154,7 @@ impl Endpoint {
             blocked: Vec::new(),
             is_relieved: false,
             send_bytes: 0,
+            reply_bytes: 0,
             unreachable_out: RateLimit::new(config.unreachable_per_sec),
             unreachable_in: RateLimit::new(config.unreachable_per_sec),
             stats: Stats::default(),

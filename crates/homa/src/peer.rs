@@ -34,6 +34,8 @@ pub(crate) struct Peer {
     pub acks: PendingAcks,
     /// RPCs with it.
     pub rpcs: u32,
+    /// Pool memory for messages from it that are not complete, in bytes of these messages.
+    pub incoming_bytes: u64,
     /// Tick of the last packet from it, or of its making.
     pub heard: u64,
     /// Tick of the last CUTOFFS to it.
@@ -111,6 +113,7 @@ impl Peers {
             cutoffs: PeerCutoffs::initial(self.num_priorities),
             acks: PendingAcks::default(),
             rpcs: 0,
+            incoming_bytes: 0,
             heard: tick,
             cutoffs_sent: u64::MAX,
             segment: segment(self.mtu_of(path.remote.ip()), &path),

@@ -53,7 +53,8 @@ impl Endpoint {
                 self.send_owed_acks(peer);
             }
         }
-        if self.sockets[index].is_blocked {
+        let socket = &self.sockets[index];
+        if socket.waits_to_request || socket.waits_to_reply {
             self.blocked.retain(|&blocked| blocked != index);
         }
         self.sockets.close(index);
@@ -84,12 +85,12 @@ impl Endpoint {
         if self.is_host_full() || self.sockets[index].is_full() {
             // No RPC has to end for events to be taken away.
             self.is_relieved |= self.events.len() >= self.config.max_events as usize;
-            return Err(self.block(index));
+            return Err(self.refuse_request(index));
         }
         let tick = tick_of(now);
         let peer = self.find_or_make_peer(&to.path, tick).ok_or(SendError::TooManyPeers)?;
         if self.peers[peer].rpcs >= self.config.max_peer_rpcs {
-            return Err(self.block(index));
+            return Err(self.refuse_request(index));
         }
         let id = self.ids.make();
         let slot = self.add_rpc(NewRpc {
@@ -124,11 +125,14 @@ impl Endpoint {
             n if n > self.config.max_message as usize => return Err(ReplyError::TooLong),
             _ => {}
         }
-        let socket = &mut self.sockets[index];
-        if socket.send_bytes >= socket.wmem_max || self.send_bytes >= self.config.max_send_bytes {
+        if self.is_host_full_of_replies() || self.sockets[index].is_full_of_replies() {
             self.block(index);
+            self.sockets[index].waits_to_reply = true;
             return Err(ReplyError::Full);
         }
+        let (socket, bytes) = (&mut self.sockets[index], message.len() as u64);
+        socket.reply_bytes += bytes;
+        self.reply_bytes += bytes;
         socket.unanswered -= 1;
         let rpc = &mut self.rpcs[slot];
         rpc.state = State::Outgoing;
@@ -222,16 +226,21 @@ impl Endpoint {
         (found.generation == rpc.generation && found.state == State::InService).then_some(rpc.slot)
     }
 
-    /// Remembers that a socket was refused a send.
     #[cold]
-    fn block(&mut self, index: u32) -> SendError {
+    fn refuse_request(&mut self, index: u32) -> SendError {
+        self.block(index);
+        self.sockets[index].waits_to_request = true;
+        SendError::Full
+    }
+
+    /// Puts a socket that was refused a send among those that wait.
+    #[cold]
+    fn block(&mut self, index: u32) {
         self.stats.send_full += 1;
-        let socket = &mut self.sockets[index];
-        if !socket.is_blocked {
-            socket.is_blocked = true;
+        let socket = &self.sockets[index];
+        if !socket.waits_to_request && !socket.waits_to_reply {
             self.blocked.push(index);
         }
-        SendError::Full
     }
 
     /// Tells the client of a server RPC that it will get no response.

@@ -14,6 +14,9 @@ use crate::resend::Wait;
 use crate::rpc::{NewRpc, State};
 use crate::transmit::Disposition;
 
+/// Waiting messages looked at to find one that may have memory.
+const WAITERS_SCAN: usize = 64;
+
 impl Endpoint {
     /// DATA of a request, for a server socket.
     pub(super) fn on_request_data(&mut self, a: &Arrival<'_>, data: &Data<'_>) -> Disposition {
@@ -144,18 +147,24 @@ impl Endpoint {
     /// ask, and send again when there is room.
     pub(super) fn is_overloaded(&self, a: &Arrival<'_>) -> bool {
         let socket = &self.sockets[a.socket];
-        socket.unanswered >= socket.max_unanswered
-            || socket.rpcs >= socket.max_rpcs
+        socket.is_full_of_requests()
             || self.rpcs.len() >= self.config.max_rpcs as usize
             || self.events.len() >= self.config.max_events as usize
             || self.waiters.len() >= self.config.max_memory_waiters as usize
+    }
+
+    /// Whether a peer has as much memory for messages under way as it may. First packets of long
+    /// messages would else be a cheap way to take all of the pool.
+    fn has_its_share(&self, peer: u32) -> bool {
+        self.peers[peer].incoming_bytes >= self.max_peer_incoming
     }
 
     /// Begins the incoming message of an RPC with its first packet. False if there is neither
     /// memory nor room to wait for some.
     fn start_input(&mut self, slot: u32, data: &Data<'_>) -> bool {
         let length = data.message_length;
-        let buf = self.pool.alloc(length as usize);
+        let peer = self.rpcs[slot].peer;
+        let buf = if self.has_its_share(peer) { None } else { self.pool.alloc(length as usize) };
         if buf.is_none() && self.waiters.len() >= self.config.max_memory_waiters as usize {
             return false;
         }
@@ -165,7 +174,9 @@ impl Endpoint {
             incoming => incoming.max(data.end()),
         };
         let rpc = &mut self.rpcs[slot];
-        if buf.is_none() {
+        if buf.is_some() {
+            self.peers[peer].incoming_bytes += u64::from(length);
+        } else {
             rpc.is_waiting = true;
             self.waiters.insert((length, slot));
             self.stats.memory_waits += 1;
@@ -203,6 +214,7 @@ impl Endpoint {
         }
         if input.is_complete() {
             let message = input.take();
+            self.peers[rpc.peer].incoming_bytes -= message.len() as u64;
             self.hand_over(slot, message);
             return Disposition::Handled;
         }
@@ -291,14 +303,19 @@ impl Endpoint {
     }
 
     /// Gives memory to the messages that wait for it, shortest first, as long as there is some;
-    /// their senders are asked for everything again, for it was dropped.
+    /// their senders are asked for everything again, for it was dropped. Peers that have their
+    /// share are passed over.
     pub(super) fn serve_waiters(&mut self, now: Instant) {
-        while let Some(&(length, slot)) = self.waiters.first() {
+        let may_have = |this: &Endpoint, slot: u32| !this.has_its_share(this.rpcs[slot].peer);
+        loop {
+            let mut waiters = self.waiters.iter().take(WAITERS_SCAN);
+            let Some(&(length, slot)) = waiters.find(|&&(_, slot)| may_have(self, slot)) else { break };
             let Some(buf) = self.pool.alloc(length as usize) else { break };
-            self.waiters.pop_first();
+            self.waiters.remove(&(length, slot));
             let rpc = &mut self.rpcs[slot];
             rpc.is_waiting = false;
             rpc.input.give(buf);
+            self.peers[rpc.peer].incoming_bytes += u64::from(length);
             // One below the priority of the timers' RESENDs, as in HomaModule.
             let priority = self.config.num_priorities.saturating_sub(2);
             let kind = ControlKind::Resend { offset: 0, length: RESEND_ALL, priority };

@@ -20,6 +20,7 @@ impl Endpoint {
         let socket = &mut self.sockets[socket];
         socket.rpcs += 1;
         if id & 1 == 0 {
+            socket.client_rpcs += 1;
             self.index.clients.insert(id, slot);
         } else {
             socket.unanswered += 1;
@@ -44,13 +45,20 @@ impl Endpoint {
         }
         let bytes = u64::from(rpc.out.length);
         self.send_bytes -= bytes;
-        self.peers[rpc.peer].rpcs -= 1;
+        let peer = &mut self.peers[rpc.peer];
+        peer.rpcs -= 1;
+        if rpc.input.has_memory() {
+            peer.incoming_bytes -= u64::from(rpc.input.length);
+        }
         let socket = &mut self.sockets[rpc.socket];
         socket.rpcs -= 1;
         socket.send_bytes -= bytes;
         if rpc.is_client() {
+            socket.client_rpcs -= 1;
             self.index.clients.remove(&rpc.id);
         } else {
+            socket.reply_bytes -= bytes;
+            self.reply_bytes -= bytes;
             socket.unanswered -= u32::from(rpc.state != State::Outgoing);
             self.index.servers.remove(&(rpc.peer, rpc.id));
         }
@@ -157,26 +165,35 @@ impl Endpoint {
     #[cold]
     pub(super) fn wake_blocked(&mut self) {
         self.is_relieved = false;
-        if self.is_host_full() {
-            return;
-        }
+        let (is_full, is_full_of_replies) = (self.is_host_full(), self.is_host_full_of_replies());
         let mut blocked = core::mem::take(&mut self.blocked);
         blocked.retain(|&index| {
             let socket = &mut self.sockets[index];
-            if socket.is_full() {
-                return true;
+            let may_request = socket.waits_to_request && !is_full && !socket.is_full();
+            let may_reply = socket.waits_to_reply && !is_full_of_replies && !socket.is_full_of_replies();
+            socket.waits_to_request &= !may_request;
+            socket.waits_to_reply &= !may_reply;
+            let still_waits = socket.waits_to_request || socket.waits_to_reply;
+            if may_request || may_reply {
+                self.events.push_back(Event::Writable { socket: self.sockets.id(index) });
             }
-            socket.is_blocked = false;
-            self.events.push_back(Event::Writable { socket: self.sockets.id(index) });
-            false
+            still_waits
         });
         self.blocked = blocked;
     }
 
-    /// Whether the limits of the endpoint forbid another RPC or outgoing message.
+    /// Whether the limits of the endpoint forbid another request to be made. A quarter of the
+    /// RPCs is left to requests of others.
     pub(super) fn is_host_full(&self) -> bool {
-        self.send_bytes >= self.config.max_send_bytes
-            || self.rpcs.len() >= self.config.max_rpcs as usize
+        let max_rpcs = self.config.max_rpcs as usize;
+        self.send_bytes - self.reply_bytes >= self.config.max_send_bytes
+            || self.index.clients.len() >= max_rpcs - max_rpcs / 4
+            || self.rpcs.len() >= max_rpcs
             || self.events.len() >= self.config.max_events as usize
+    }
+
+    /// Whether the limits of the endpoint forbid another reply.
+    pub(super) fn is_host_full_of_replies(&self) -> bool {
+        self.reply_bytes >= self.config.max_send_bytes
     }
 }

@@ -126,7 +126,7 @@ impl Pair {
             assert_eq!((end.rpc_count(), end.send_bytes(), end.total_incoming()), (0, 0, 0));
             assert!(end.queue.is_empty() && end.waiters.is_empty());
             assert!(end.index.clients.is_empty() && end.index.servers.is_empty());
-            assert!(end.peers.iter_mut().all(|(_, peer)| peer.rpcs == 0));
+            assert!(end.peers.iter_mut().all(|(_, peer)| peer.rpcs == 0 && peer.incoming_bytes == 0));
             assert_eq!(end.pool().free_pages(), pages, "all memory came home");
         }
     }
@@ -262,6 +262,26 @@ fn forged_packets_do_no_more_than_fail_rpcs() {
         assert_eq!(pair.outcomes, sent);
         assert!(pair.ends.iter().all(|end| end.rpc_count() == 0 && end.total_incoming() == 0));
     }
+}
+
+#[test]
+fn one_peer_cannot_take_all_of_the_pool() {
+    let mut pair = Pair::new(1, &Config::default(), 64);
+    let (now, server) = (pair.now, &mut pair.ends[1]);
+    let mut first_packet = |host: &str, id: u64, length: u32| {
+        let header = Header::new(PacketType::Data, 0x8000, 99, id);
+        let data = Packet::Data(Data::new(header, length, 40_000, 0, &[1; 1000]));
+        let mut bytes = vec![0; data.emit_len()];
+        data.emit(&mut bytes);
+        let path = Path { remote: host.parse().unwrap(), local: 0 };
+        server.handle_packet(now, &path, &bytes);
+        server.pool().free_pages()
+    };
+    let pages = (1..100).map(|n| first_packet("10.0.0.1:1", n * 2, 900_000)).last().unwrap();
+    assert!((2..17).contains(&pages), "{pages} pages left of 64");
+    assert!(first_packet("10.0.0.2:1", 2, 100_000) < pages);
+    first_packet("10.0.0.1:1", 1000, 1000);
+    assert!(matches!(server.poll_event(), Some(Event::Request { .. })), "short ones still pass");
 }
 
 #[test]
