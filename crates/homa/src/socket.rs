@@ -18,23 +18,38 @@ pub(crate) struct Socket {
     pub is_open: bool,
     pub is_server: bool,
     pub port: u16,
-    /// RPCs of either role.
+    /// RPCs of either role, and how many of them we are the client of. Either role has
+    /// `max_rpcs` to itself: two hosts full of requests to each other could serve none.
     pub rpcs: u32,
+    pub client_rpcs: u32,
     pub max_rpcs: u32,
     /// Requests that are incomplete or unanswered.
     pub unanswered: u32,
     pub max_unanswered: u32,
-    /// Bytes of outgoing messages.
+    /// Bytes of outgoing messages, and how many of them are replies. Either has `wmem_max` to
+    /// itself: replies that wait for requests to end would wait for each other.
     pub send_bytes: u64,
+    pub reply_bytes: u64,
     pub wmem_max: u64,
-    /// Was refused a send and wants to hear when it may try again.
-    pub is_blocked: bool,
+    /// Was refused a request, a reply, and wants to hear when it may try again.
+    pub waits_to_request: bool,
+    pub waits_to_reply: bool,
 }
 
 impl Socket {
-    /// Whether its limits forbid another RPC or outgoing message.
+    /// Whether its limits forbid another request to be made.
     pub fn is_full(&self) -> bool {
-        self.send_bytes >= self.wmem_max || self.rpcs >= self.max_rpcs
+        self.send_bytes - self.reply_bytes >= self.wmem_max || self.client_rpcs >= self.max_rpcs
+    }
+
+    /// Whether its limits forbid another reply.
+    pub fn is_full_of_replies(&self) -> bool {
+        self.reply_bytes >= self.wmem_max
+    }
+
+    /// Whether its limits forbid another request to be taken.
+    pub fn is_full_of_requests(&self) -> bool {
+        self.unanswered >= self.max_unanswered || self.rpcs - self.client_rpcs >= self.max_rpcs
     }
 }
 
@@ -87,12 +102,15 @@ impl Sockets {
             is_server,
             port,
             rpcs: 0,
+            client_rpcs: 0,
             max_rpcs: options.max_rpcs.unwrap_or(config.max_socket_rpcs),
             unanswered: 0,
             max_unanswered: options.max_unanswered.unwrap_or(config.max_unanswered),
             send_bytes: 0,
+            reply_bytes: 0,
             wmem_max: options.wmem_max.unwrap_or(config.wmem_max),
-            is_blocked: false,
+            waits_to_request: false,
+            waits_to_reply: false,
         };
         match self.slots.get_mut(index as usize) {
             Some(slot) => *slot = socket,
