@@ -78,11 +78,13 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
     if settings.hold > 0 {
         notes.push(format!("{} further requests stay open at the server during each run.", settings.hold));
     }
-    if outcome.transports.iter().any(|t| t.name.starts_with("tcp")) {
-        let control = outcome.transports.iter().find(|t| t.name.starts_with("tcp")).map_or("", |t| &t.note);
-        notes.push(format!(
-            "TCP: TCP_NODELAY, congestion control {control}; messages go to the connections in turn."
-        ));
+    let note = |prefix: &str| outcome.transports.iter().find(|t| t.name.starts_with(prefix)).map(|t| &t.note);
+    if let Some(caps) = note("homa") {
+        notes.push(format!("Homa: over UDP; {caps}."));
+    }
+    if let Some(control) = note("tcp") {
+        let text = "messages go to the connections in turn";
+        notes.push(format!("TCP: TCP_NODELAY, congestion control {control}; {text}."));
     }
     notes
 }

@@ -22,6 +22,9 @@ const READ: usize = 256 << 10;
 /// Reads from one connection in one turn, before the others and the due messages get theirs.
 const READS_A_TURN: usize = 4;
 
+/// Bytes written to one connection in one turn, about: as long as the server keeps up there is no other end to it.
+const WRITE_A_TURN: usize = 1 << 20;
+
 struct Connection {
     stream: TcpStream,
     out: OutQueue,
@@ -30,13 +33,15 @@ struct Connection {
 
 impl Connection {
     fn flush(&mut self) -> Result<()> {
-        while !self.out.is_empty() {
+        let mut sent = 0;
+        while !self.out.is_empty() && sent < WRITE_A_TURN {
             let (slices, count) = self.out.slices();
             let written = tcp::send(&self.stream, &slices[..count]).context("sending requests over TCP")?;
             if written == 0 {
                 break;
             }
             self.out.advance(written);
+            sent += written;
         }
         Ok(())
     }

@@ -27,6 +27,9 @@ const PIECES_MAX: usize = 64;
 /// Held requests of a connection, at most.
 const HELD_MAX: usize = 100_000;
 
+/// Bytes written to one connection in one turn, about.
+const WRITE_A_TURN: usize = 1 << 20;
+
 struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -112,7 +115,8 @@ impl Connection {
     }
 
     fn flush(&mut self) -> Result<()> {
-        while self.has_output() && !self.ended {
+        let mut sent = 0;
+        while self.has_output() && !self.ended && sent < WRITE_A_TURN {
             let mut slices = [IoSlice::new(&[]); PIECES_MAX];
             slices[0] = IoSlice::new(&self.released[self.released_sent..]);
             for (slice, range) in slices[1..].iter_mut().zip(&self.answers) {
@@ -125,6 +129,7 @@ impl Connection {
                 break;
             }
             self.advance(written);
+            sent += written;
         }
         // Here, not before receiving: a full buffer makes no room by itself, and is not received into.
         self.compact();
