@@ -74,6 +74,8 @@ pub(crate) struct Recv {
     /// The kernel knows of it.
     pub(crate) in_kernel: bool,
     pub(crate) cancelled: bool,
+    /// io_uring: the kernel was asked to end it, for good or until the next sleep.
+    pub(crate) ending: bool,
     /// epoll: may have something to read.
     pub(crate) ready: bool,
     pub(crate) failures: u32,
@@ -185,6 +187,17 @@ impl Core {
         }
     }
 
+    /// One plain receive on each stream; true if something came, good or bad.
+    pub(crate) fn receive_each(&mut self, out: &mut Events) -> bool {
+        let before = out.len();
+        let mut at = 0;
+        while let Some(&id) = self.streams.get(at) {
+            self.receive_direct(id, 1, out);
+            at += usize::from(self.streams.get(at) == Some(&id));
+        }
+        out.len() > before
+    }
+
     /// Receives by plain calls on one stream, `limit` times at most.
     pub(crate) fn receive_direct(&mut self, id: OpId, limit: usize, out: &mut Events) -> Drained {
         for _ in 0..limit {
@@ -278,13 +291,20 @@ impl Core {
 
     /// Sends as many trains as the socket takes; an error is that of the first train.
     pub(crate) fn send_direct(&mut self, source: &Source, trains: &mut [Box<Train>]) -> io::Result<usize> {
+        let mut class = source.0.class.get();
+        for train in trains.iter() {
+            if class.note(train.class()) && socket::set_class(&source.0.fd, train.class()).is_ok() {
+                class.set(train.class());
+            }
+        }
+        source.0.class.set(class);
         // An error reported for an earlier datagram fails the next call on the socket once.
         let mut tries = 0;
         loop {
             let result = match &mut *trains {
                 [] => return Ok(0),
-                [one] => socket::send(source.raw(), one).map(|()| 1),
-                many => socket::send_many(source.raw(), many, &mut self.scratch),
+                [one] => socket::send(source.raw(), one, Some(class.now())).map(|()| 1),
+                many => socket::send_many(source.raw(), many, class.now(), &mut self.scratch),
             };
             let error = match result {
                 Ok(sent) => return Ok(sent),

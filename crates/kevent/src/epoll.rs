@@ -65,6 +65,25 @@ impl Epoll {
         self.cancelled.push(id);
     }
 
+    /// Unregisters the streams until the next sleep: a registered socket makes every arriving
+    /// datagram pay for a wake-up that nobody needs.
+    pub(crate) fn disarm(&mut self, core: &mut Core) -> io::Result<()> {
+        for &id in &core.streams {
+            let Some((_, op)) = core.ops.entry(id) else { continue };
+            let source = op.source();
+            if source.first_send().is_none() && self.registered.remove(&source.0.key).is_some() {
+                self.control(libc::EPOLL_CTL_DEL, source.raw(), 0, source.0.key)?;
+                self.changed.push(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether [`Epoll::look`] has something to do.
+    pub(crate) fn wants_look(&self) -> bool {
+        !self.cancelled.is_empty()
+    }
+
     /// Ends what was cancelled. Receiving is done by the caller.
     pub(crate) fn look(&mut self, core: &mut Core, out: &mut Events) -> io::Result<()> {
         while let Some(id) = self.cancelled.pop() {
@@ -133,7 +152,7 @@ impl Epoll {
     fn send_waiting(core: &mut Core, source: &Source, out: &mut Events) {
         while let Some(id) = source.first_send() {
             let Some((_, send)) = core.send(id) else { return };
-            let error = match socket::send(source.raw(), &mut send.train) {
+            let error = match socket::send(source.raw(), &mut send.train, None) {
                 Ok(()) => {
                     core.end_send(id, SendEnd::Sent, out);
                     continue;

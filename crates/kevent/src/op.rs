@@ -1,6 +1,6 @@
 //! Operations, their identity, and the ways they can be refused.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
@@ -30,8 +30,46 @@ pub(crate) struct SourceInner {
     pub(crate) fd: OwnedFd,
     /// Names the source in the kernel's readiness reports.
     pub(crate) key: u64,
+    /// Traffic class of the socket itself, and how it comes to be changed.
+    pub(crate) class: Cell<SocketClass>,
     /// Sends waiting for room, oldest first; only the first is known to the kernel.
     pub(crate) sends: RefCell<VecDeque<OpId>>,
+}
+
+/// The traffic class a socket gives to what it sends. Saying it once is cheaper than saying it with
+/// each send, if many sends in a row want the same.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SocketClass {
+    /// As set now; adopted sockets start with 0.
+    now: u8,
+    /// What the latest sends wanted instead, and how many of them in a row.
+    wanted: u8,
+    streak: u8,
+}
+
+impl SocketClass {
+    /// Sends in a row before the socket is changed.
+    const STREAK: u8 = 32;
+
+    /// Notes a send of this class; true if the socket should be given it.
+    pub(crate) fn note(&mut self, class: u8) -> bool {
+        if class == self.now {
+            self.streak = 0;
+            return false;
+        }
+        self.streak = if class == self.wanted { self.streak.saturating_add(1) } else { 1 };
+        self.wanted = class;
+        self.streak == SocketClass::STREAK
+    }
+
+    /// The socket has been given this class.
+    pub(crate) fn set(&mut self, class: u8) {
+        *self = SocketClass { now: class, wanted: class, streak: 0 };
+    }
+
+    pub(crate) fn now(self) -> u8 {
+        self.now
+    }
 }
 
 impl Source {

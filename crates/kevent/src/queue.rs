@@ -15,8 +15,8 @@ use crate::epoll::Epoll;
 use crate::event::Events;
 use crate::handle::{Handle, Shared};
 use crate::op::{
-    AdoptError, Cancel, Op, OpId, RecvMsg, Refusal, Rejected, SendMsg, SetupError, Source, SourceInner,
-    Token, WaitError,
+    AdoptError, Cancel, Op, OpId, RecvMsg, Refusal, Rejected, SendMsg, SetupError, SocketClass, Source,
+    SourceInner, Token, WaitError,
 };
 use crate::pool::Pool;
 use crate::spin::Spinner;
@@ -27,6 +27,10 @@ use crate::uring::Uring;
 
 /// A gap between two looks longer than this means the thread was descheduled.
 const DESCHEDULED: Duration = Duration::from_micros(200);
+/// Looks between two readings of the clock.
+const LOOKS_PER_CLOCK: u32 = 8;
+/// Waits without a sleep after which the streams are taken out of the kernel.
+const HOT: u32 = 64;
 /// How long dropping a queue waits for the kernel to let go of its memory.
 const DROP_GRACE: Duration = Duration::from_secs(2);
 
@@ -67,6 +71,8 @@ pub struct Queue {
     next_key: u64,
     /// The last wait found something at once: there may be more, so take it in bulk.
     eager: bool,
+    /// Times that looking paid off since the last sleep.
+    hot: u32,
     _not_send: PhantomData<*mut ()>,
 }
 
@@ -154,6 +160,7 @@ impl Queue {
             guard: ForkGuard::new()?,
             next_key: 0,
             eager: false,
+            hot: 0,
             _not_send: PhantomData,
         })
     }
@@ -184,7 +191,10 @@ impl Queue {
         }
         sys::set_blocking(&fd)?;
         self.next_key += 1;
-        let inner = SourceInner { fd, key: self.next_key, sends: VecDeque::new().into() };
+        // Sockets without traffic classes are adopted too; it does not matter to them.
+        let _ = socket::set_class(&fd, 0);
+        let class = SocketClass::default().into();
+        let inner = SourceInner { fd, key: self.next_key, class, sends: VecDeque::new().into() };
         Ok(Source(Rc::new(inner)))
     }
 
@@ -282,7 +292,6 @@ impl Queue {
         wait: Wait,
         out: &mut Events,
     ) -> Result<bool, WaitError> {
-        let before = out.len();
         let mut last = start;
         loop {
             if wait.until.is_some_and(|until| last >= until) {
@@ -293,12 +302,14 @@ impl Queue {
                 self.spinner.in_vain();
                 return Ok(false);
             }
-            std::hint::spin_loop();
-            self.look(out, true)?;
-            if out.len() > before {
-                self.core.stats.spins_paid += 1;
-                self.spinner.paid_off(wait.spin);
-                return Ok(true);
+            // Reading the clock takes a good part of the time of a look.
+            for _ in 0..LOOKS_PER_CLOCK {
+                std::hint::spin_loop();
+                if self.glance(out)? {
+                    self.core.stats.spins_paid += 1;
+                    self.spinner.paid_off(wait.spin);
+                    return self.on_hot().map(|()| true);
+                }
             }
             let now = Instant::now();
             if now.saturating_duration_since(last) > DESCHEDULED && wait.spin != Spin::Spin {
@@ -310,9 +321,36 @@ impl Queue {
         }
     }
 
+    /// The shortest look that misses nothing: true if there are events.
+    fn glance(&mut self, out: &mut Events) -> Result<bool, WaitError> {
+        let more = match &mut self.backend {
+            Engine::Uring(uring) => uring.wants_look(&self.core),
+            Engine::Epoll(epoll) => epoll.wants_look(),
+        };
+        if more || self.core.shared.is_pending() {
+            let before = out.len();
+            self.look(out, true)?;
+            return Ok(out.len() > before);
+        }
+        Ok(self.core.receive_each(out))
+    }
+
+    /// Looking paid off once more without a sleep in between.
+    fn on_hot(&mut self) -> Result<(), WaitError> {
+        self.hot += 1;
+        if self.hot == HOT {
+            match &mut self.backend {
+                Engine::Uring(uring) => uring.disarm(&mut self.core),
+                Engine::Epoll(epoll) => epoll.disarm(&mut self.core)?,
+            }
+        }
+        Ok(())
+    }
+
     fn sleep(&mut self, wait: Wait, fresh: bool, start: Instant, out: &mut Events) -> Result<(), WaitError> {
         let before = out.len();
         self.core.stats.sleeps += 1;
+        self.hot = 0;
         let mut now = start;
         loop {
             let timeout = wait.until.map(|until| until.saturating_duration_since(now));
@@ -424,6 +462,7 @@ impl Op for RecvMsg {
             template: Box::new(socket::empty_message()),
             in_kernel: false,
             cancelled: false,
+            ending: false,
             ready: true,
             failures: 0,
         };

@@ -187,9 +187,15 @@ impl Train {
     /// Writes the message header the kernel reads and returns its address. Everything it points to
     /// is owned by this train and does not move until the next `start` or `push`.
     pub(crate) fn seal(&mut self) -> *const libc::msghdr {
+        self.seal_for(None)
+    }
+
+    /// As [`Train::seal`], for a socket whose own traffic class is `class`.
+    pub(crate) fn seal_for(&mut self, class: Option<u8>) -> *const libc::msghdr {
         self.gather();
         self.control.clear();
         match self.to {
+            _ if class == Some(self.class) => {}
             SocketAddr::V6(v6) if v6.ip().to_ipv4_mapped().is_none() => {
                 self.control.traffic_class(self.class)
             }
@@ -204,8 +210,10 @@ impl Train {
         if named {
             self.message.msg_name = self.address.as_mut_ptr().cast();
             self.message.msg_namelen = length as u32;
-            self.message.msg_control = self.control.bytes.as_mut_ptr().cast();
-            self.message.msg_controllen = self.control.len;
+            if self.control.len > 0 {
+                self.message.msg_control = self.control.bytes.as_mut_ptr().cast();
+                self.message.msg_controllen = self.control.len;
+            }
         }
         self.message.msg_iov = self.slices_out.as_mut_ptr();
         self.message.msg_iovlen = self.slices_out.len();

@@ -129,9 +129,34 @@ impl Uring {
                 return;
             }
         };
+        match (core.recv(id).map(|(_, recv)| std::mem::replace(&mut recv.ending, true)), kind) {
+            (Some(true), _) => {}
+            _ => self.ask_to_end(core, user_data(id, kind)),
+        }
+    }
+
+    fn ask_to_end(&mut self, core: &mut Core, user_data: u64) {
         self.cancelling += 1;
-        let builder = CancelBuilder::user_data(user_data(id, kind));
+        let builder = CancelBuilder::user_data(user_data);
         self.push(core, opcode::AsyncCancel2::new(builder).build().user_data(CANCEL));
+    }
+
+    /// Takes the streams out of the kernel until the next sleep: an armed stream makes every
+    /// arriving datagram pay for a wake-up that nobody needs.
+    pub(crate) fn disarm(&mut self, core: &mut Core) {
+        for at in 0..core.streams.len() {
+            let id = core.streams[at];
+            let Some((_, recv)) = core.recv(id) else { continue };
+            if recv.in_kernel && !std::mem::replace(&mut recv.ending, true) {
+                self.ask_to_end(core, user_data(id, RECV));
+            }
+        }
+    }
+
+    /// Whether [`Uring::look`] has something to do.
+    pub(crate) fn wants_look(&mut self, core: &Core) -> bool {
+        let awaited = core.sends_waiting > 0 || self.cancelling > 0;
+        awaited || !self.ring.completion().is_empty() || !self.ring.submission().is_empty()
     }
 
     /// Handles completions already there. Calls into the ring only if something was submitted, sends
@@ -294,6 +319,9 @@ impl Uring {
             return;
         };
         recv.in_kernel = more;
+        if !more && std::mem::replace(&mut recv.ending, false) {
+            self.cancelling = self.cancelling.saturating_sub(1);
+        }
         let cancelled = recv.cancelled;
         let mut starved = false;
         match (block, result) {
@@ -316,7 +344,6 @@ impl Uring {
             return;
         }
         if cancelled {
-            self.cancelling = self.cancelling.saturating_sub(1);
             core.end_stream(id, What::Cancelled(None), out);
         } else if starved {
             self.starved.push(id);
@@ -394,7 +421,7 @@ impl Uring {
         let mut train = crate::train::Train::new();
         train.start(unspecified(), 0);
         train.push(b"self-test", peyk_sockbuf::Payload::from(&b""[..]));
-        socket::send(theirs.as_raw_fd(), &mut train)?;
+        socket::send(theirs.as_raw_fd(), &mut train, None)?;
         let receive = opcode::RecvMsgMulti::new(Fd(ours.as_raw_fd()), &raw const *template, GROUP).build();
         self.test_push(&receive.user_data(TEST))?;
         let seen = self.test_reap(1)?;

@@ -175,3 +175,11 @@ impl std::fmt::Display for Caps {
         write!(f, "{}; send trains {}, receive trains {}", self.queue, word(self.gso), word(self.gro))
     }
 }
+
+/// Binds the calling thread, and thereby the driver it makes, to one CPU.
+///
+/// # Errors
+/// There is no such CPU, or the process may not use it.
+pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
+    crate::sys::pin_to_cpu(cpu)
+}
