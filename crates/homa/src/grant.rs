@@ -27,6 +27,7 @@ use slab::Slab;
 
 mod bucket;
 mod fifo;
+mod heap;
 mod queue;
 
 pub use bucket::GrantBucket;
@@ -238,7 +239,7 @@ impl Grants {
         if !message.is_active {
             let rank = message.rank();
             if rank != old_rank {
-                self.queue.rerank(peer, old_rank, rank);
+                self.queue.set_rank(peer, rank, key);
             }
             self.try_activate(key);
         }
@@ -259,7 +260,7 @@ impl Grants {
             self.queue.on_inactive(message.peer);
             self.promote();
         } else {
-            self.queue.remove(message.peer, message.rank());
+            self.queue.remove(message.peer, key);
         }
     }
 
@@ -419,8 +420,8 @@ impl Grants {
     fn activate(&mut self, key: u32) {
         let message = &mut self.messages[key as usize];
         message.is_active = true;
-        let (peer, rank) = (message.peer, message.rank());
-        self.queue.remove(peer, rank);
+        let peer = message.peer;
+        self.queue.remove(peer, key);
         self.queue.on_active(peer);
         self.active.push(key);
     }
