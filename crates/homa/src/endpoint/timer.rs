@@ -132,6 +132,12 @@ impl Endpoint {
                 rpc.wait.rounds = rpc.wait.rounds.saturating_add(1);
                 let due = self.timers.resend_due(rpc.wait);
                 self.stats.timer_resends += 1;
+                if rpc.is_managed {
+                    // What is granted to a sender that has fallen silent is kept from the others,
+                    // until it times out. Its next bytes bring the message back.
+                    rpc.is_managed = false;
+                    self.grants.remove(slot);
+                }
                 self.request_retransmission(slot);
                 self.arm(slot, due);
             }

@@ -79,6 +79,26 @@ fn grants_follow_the_data_and_complete_the_message() {
 }
 
 #[test]
+fn silent_sender_keeps_nothing_from_the_others() {
+    let mut lab = Lab::with(Config::default(), 256);
+    // Claims more unscheduled bytes than may be under way in all, and falls silent.
+    let (silent, long) = (Lab::from_client(ID), pattern(900_000));
+    lab.feed_from(1, &silent.segment(&long, 700_000, 0, 1424));
+    let (other, message) = (Lab::from_client(ID + 2), pattern(200_000));
+    for offset in (0..40_000).step_by(1000) {
+        let sent = lab.feed_from(2, &other.segment(&message, 40_000, offset, 1000));
+        assert!(grants(&sent).is_empty(), "there is no room");
+    }
+    let ticks = Config::default().resend_ticks;
+    let sent = lab.pass(peyk_homa::TICK * (ticks + 1));
+    assert_eq!(grants(&sent).iter().map(|g| g.0).collect::<Vec<_>>(), [(ID + 2) | 1]);
+    // Its next bytes bring it back.
+    let before = lab.endpoint.total_incoming();
+    lab.feed_from(1, &silent.segment(&long, 700_000, 1424, 1424));
+    assert_eq!(lab.endpoint.total_incoming(), before + 700_000 - 2 * 1424);
+}
+
+#[test]
 fn lost_grant_is_repaired_by_resend() {
     let mut world = World::pair();
     let mut lost = 0;
