@@ -7,7 +7,7 @@
 //! `check.rs`. The same seed gives the same run, to the last packet.
 //!
 //! ```text
-//! cargo test -p peyk-homa --test chaos                     a few hundred seeds
+//! cargo test -p peyk-homa --test chaos                     two hundred seeds
 //! PEYK_SEEDS=10000 cargo test -p peyk-homa --test chaos    as many as you like
 //! PEYK_SEED=123 cargo test -p peyk-homa --test chaos       one, with its packet trace
 //! ```
@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use plan::Plan;
 use sim::{Sim, Tally};
 
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 200;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

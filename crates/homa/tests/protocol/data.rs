@@ -246,3 +246,17 @@ fn any_segmentation_and_order_gives_the_same_message() {
         assert_eq!(lab.take_request().1, message);
     }
 }
+
+#[test]
+fn wrong_length_does_not_keep_a_mistaken_rpc_alive() {
+    // A garbled first packet made up a message of 200,000 bytes. What the client
+    // really sends must not count as progress of that, or both would wait for ever.
+    let mut lab = Lab::new();
+    let from = Lab::from_client(ID);
+    lab.feed(&from.data(200_000, 200_000, 1000, &[0; 24]));
+    for _ in 0..21 {
+        lab.pass(ms(5));
+        lab.feed(&from.whole(b"what the client really sent"));
+    }
+    assert_eq!(lab.take_request().1, b"what the client really sent");
+}

@@ -209,3 +209,39 @@ fn larger_messages_between_hosts_that_agree() {
     assert_eq!(world.response(rpc), message);
     world.assert_clean();
 }
+
+#[test]
+fn replies_do_not_wait_for_requests() {
+    // Each host's send memory is full of requests to the other: were replies
+    // counted among them, neither could ever answer.
+    let config = Config { wmem_max: 1000, max_socket_rpcs: 1, ..Config::default() };
+    let mut world = World::of(vec![(config.clone(), true, 64), (config, true, 64)]);
+    world.request_with(0, 1, pattern(2000), Default::default());
+    world.request_with(1, 0, pattern(2000), Default::default());
+    world.settle();
+    for host in 0..2 {
+        assert!(matches!(world.event(host), Event::Response { .. }));
+    }
+    world.assert_clean();
+}
+
+#[test]
+fn socket_hears_of_room_for_replies_apart_from_room_for_requests() {
+    let config = Config { wmem_max: 1000, ..Config::default() };
+    let mut lab = Lab::with(config, 64);
+    let to = Lab::to();
+    let message = Payload::from(pattern(2000));
+    lab.endpoint.send_request(lab.now, lab.server, to, message.clone(), Default::default()).unwrap();
+    let full = lab.endpoint.send_request(lab.now, lab.server, to, message, Default::default());
+    assert_eq!(full, Err(SendError::Full));
+    lab.drain();
+    let (one, two) = (lab.in_service(ID, b"one"), lab.in_service(ID + 2, b"two"));
+    lab.reply(one, pattern(2000));
+    assert_eq!(lab.endpoint.reply(lab.now, two, Payload::from(pattern(10))), Err(ReplyError::Full));
+    lab.feed(&Lab::from_client(ID).ack(&[]));
+    assert!(matches!(lab.events[..], [Event::Writable { .. }]), "the request still waits, not the reply");
+    lab.events.clear();
+    lab.reply(two, pattern(10));
+    lab.feed(&Lab::from_client(ID + 2).ack(&[]));
+    assert!(lab.events.is_empty(), "there is no more room for requests than before");
+}

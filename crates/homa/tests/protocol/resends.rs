@@ -136,3 +136,12 @@ fn number_of_queued_ranges_is_bounded() {
     let sent = lab.feed_batch(many.iter().map(|p| &p[..]));
     assert!(ranges(&sent).len() <= 64 * 29, "{} packets", ranges(&sent).len());
 }
+
+#[test]
+fn bytes_beyond_the_message_are_not_worth_waiting_for() {
+    let mut lab = Lab::new();
+    let (rpc, _) = lab.request(pattern(24));
+    let from = lab.from_server(rpc);
+    assert!(lab.feed(&from.resend(24, 1000, 7)).is_empty());
+    assert!(lab.feed(&from.resend(179_526, 20_000, 7)).is_empty());
+}
