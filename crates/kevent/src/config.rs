@@ -40,7 +40,7 @@ impl Default for Config {
             backend: Backend::Auto,
             entries: 64,
             max_ops: 1024,
-            blocks: 64,
+            blocks: 32,
             direct_blocks: 16,
             max_events: 64,
         }

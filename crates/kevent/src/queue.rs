@@ -45,7 +45,7 @@ const DROP_GRACE: Duration = Duration::from_secs(2);
 /// queue.submit(Token(1), RecvMsg { source: source.clone() }).map_err(|r| r.why)?;
 /// let mut train = Train::new();
 /// train.start(local, 0);
-/// train.push(b"header", b"payload".to_vec().into());
+/// train.push(b"header", b"payload".to_vec().into()).map_err(|_| "too long")?;
 /// queue.submit(Token(2), SendMsg { source, train }).map_err(|r| r.why)?;
 /// let mut events = Events::with_capacity(16);
 /// let mut got = Vec::new();
@@ -267,8 +267,8 @@ impl Queue {
             return Err(WaitError::Forked);
         }
         let before = out.len();
-        let spins = wait.spin != Spin::Sleep;
-        self.look(out, spins)?;
+        let disarmed = self.hot >= HOT;
+        self.look(out, disarmed || wait.spin != Spin::Sleep)?;
         if out.len() > before {
             self.eager = true;
             self.core.stats.immediate += 1;
@@ -276,6 +276,10 @@ impl Queue {
         }
         self.eager = false;
         let start = Instant::now();
+        if disarmed && wait.until.is_some_and(|until| until <= start) {
+            // The look was all there is; arming the streams would end being hot.
+            return Ok(0);
+        }
         let budget = self.spinner.budget(wait.spin);
         if !budget.is_zero() && self.look_for(budget, start, wait, out)? {
             return Ok(out.len() - before);
@@ -349,13 +353,13 @@ impl Queue {
 
     fn sleep(&mut self, wait: Wait, fresh: bool, start: Instant, out: &mut Events) -> Result<(), WaitError> {
         let before = out.len();
-        self.core.stats.sleeps += 1;
         self.hot = 0;
         let mut now = start;
         loop {
             let timeout = wait.until.map(|until| until.saturating_duration_since(now));
             let asleep = timeout != Some(Duration::ZERO) && self.core.shared.prepare_sleep();
             let timeout = if asleep { timeout } else { Some(Duration::ZERO) };
+            self.core.stats.sleeps += u64::from(asleep);
             let result = match &mut self.backend {
                 Engine::Uring(uring) => uring.sleep(&mut self.core, timeout, out),
                 Engine::Epoll(epoll) => epoll.sleep(&mut self.core, timeout, out),

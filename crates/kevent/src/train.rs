@@ -100,13 +100,15 @@ impl Train {
     }
 
     /// Adds one datagram: `header` is copied, `payload` is copied if short and kept otherwise.
-    /// False (and no change) if it does not fit.
-    pub fn push(&mut self, header: &[u8], payload: Payload) -> bool {
+    ///
+    /// # Errors
+    /// It does not fit; the payload comes back and nothing has changed.
+    pub fn push(&mut self, header: &[u8], payload: Payload) -> Result<(), Payload> {
         let len = header.len() + payload.len();
         let copied = payload.len() <= COPY_MAX;
         let slices = if copied { 1 } else { 1 + payload.chunks().count() };
         if !self.fits(len, slices) {
-            return false;
+            return Err(payload);
         }
         self.stage(header);
         if copied {
@@ -122,7 +124,7 @@ impl Train {
         self.packets += 1;
         self.bytes += len;
         self.slices += slices;
-        true
+        Ok(())
     }
 
     fn stage(&mut self, bytes: &[u8]) {
@@ -179,7 +181,8 @@ impl Train {
             let mut one = Train::new();
             one.start(self.to, self.class);
             let end = all.len().min((i + 1) * segment);
-            one.push(&all[(i * segment).min(end)..end], Payload::from(&b""[..]));
+            let added = one.push(&all[(i * segment).min(end)..end], Payload::new());
+            debug_assert!(added.is_ok(), "an empty train takes any datagram");
             one
         })
     }

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use io_uring::types::{BufRingEntry, CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
+use peyk_sockbuf::Payload;
+
 use crate::config::Config;
 use crate::core::{Core, SendEnd, is_own_fault};
 use crate::event::{Datagrams, Events, What};
@@ -64,6 +66,8 @@ pub(crate) struct Uring {
     /// Operations the kernel was asked to end and has not ended.
     cancelling: usize,
     batch: Vec<(u64, i32, u32)>,
+    /// The kernel says in shared memory when completions wait for a call.
+    taskrun_flag: bool,
 }
 
 impl Uring {
@@ -87,6 +91,7 @@ impl Uring {
             doorbell_armed: false,
             cancelling: 0,
             batch: Vec::with_capacity(BATCH),
+            taskrun_flag: flags.contains(&"TASKRUN_FLAG"),
         };
         if let Err(e) = uring.self_test(core) {
             // Should the kernel hold a block still, the memory must stay.
@@ -185,10 +190,19 @@ impl Uring {
     ) -> io::Result<()> {
         self.settle(core, out);
         self.arm(core);
-        let nothing_to_wait_for = timeout == Some(Duration::ZERO) || !out.is_empty();
-        self.enter(core, usize::from(!nothing_to_wait_for), timeout)?;
+        let at_once = timeout == Some(Duration::ZERO) || !out.is_empty();
+        if !at_once || self.kernel_has_work() {
+            self.enter(core, usize::from(!at_once), timeout)?;
+        }
         self.reap(core, out);
         Ok(())
+    }
+
+    /// Whether a call into the ring would do anything without waiting.
+    fn kernel_has_work(&mut self) -> bool {
+        let flagged = self.taskrun_flag;
+        let queue = self.ring.submission();
+        !flagged || !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
     }
 
     /// Ends cancelled operations that the kernel does not hold.
@@ -420,7 +434,7 @@ impl Uring {
         self.blocks.provide(&core.pool);
         let mut train = crate::train::Train::new();
         train.start(unspecified(), 0);
-        train.push(b"self-test", peyk_sockbuf::Payload::from(&b""[..]));
+        train.push(b"self-test", Payload::new()).map_err(|_| io::ErrorKind::InvalidInput)?;
         socket::send(theirs.as_raw_fd(), &mut train, None)?;
         let receive = opcode::RecvMsgMulti::new(Fd(ours.as_raw_fd()), &raw const *template, GROUP).build();
         self.test_push(&receive.user_data(TEST))?;

@@ -44,7 +44,7 @@ fn train(to: SocketAddr, class: u8, datagrams: &[&[u8]]) -> Box<Train> {
     train.start(to, class);
     for d in datagrams {
         let cut = d.len().min(20);
-        assert!(train.push(&d[..cut], d[cut..].to_vec().into()), "datagrams of one train must fit");
+        train.push(&d[..cut], d[cut..].to_vec().into()).expect("datagrams of one train fit");
     }
     train
 }

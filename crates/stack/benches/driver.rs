@@ -23,36 +23,53 @@ fn main() {
     let wanted = |name: &str| name.contains(&filter);
     println!("kernel and queue: {}", driver(Backend::Auto).caps());
     if wanted("sleep") {
-        compare("round trip asleep, 100 B, us", 3000, bare_ping(false), &[
-            ("io_uring", ping(Backend::Uring, Spin::Sleep)),
-            ("epoll", ping(Backend::Epoll, Spin::Sleep)),
-        ]);
+        compare(
+            "round trip asleep, 100 B, us",
+            3000,
+            bare_ping(false),
+            &[("io_uring", ping(Backend::Uring, Spin::Sleep)), ("epoll", ping(Backend::Epoll, Spin::Sleep))],
+        );
     }
     let adaptive = Spin::Adaptive { max: Duration::from_micros(50) };
     if wanted("spin") {
-        compare("round trip spinning, 100 B, us", 20000, bare_ping(true), &[
-            ("io_uring", ping(Backend::Uring, Spin::Spin)),
-            ("epoll", ping(Backend::Epoll, Spin::Spin)),
-            ("io_uring, adaptive", ping(Backend::Uring, adaptive)),
-            ("epoll, adaptive", ping(Backend::Epoll, adaptive)),
-        ]);
+        compare(
+            "round trip spinning, 100 B, us",
+            20000,
+            bare_ping(true),
+            &[
+                ("io_uring", ping(Backend::Uring, Spin::Spin)),
+                ("epoll", ping(Backend::Epoll, Spin::Spin)),
+                ("io_uring, adaptive", ping(Backend::Uring, adaptive)),
+                ("epoll, adaptive", ping(Backend::Epoll, adaptive)),
+            ],
+        );
     }
     if wanted("train") {
-        compare("64 x 156 B sent and received by one thread, us", 2000, bare_train(), &[
-            ("io_uring", train(Backend::Uring, Spin::Sleep)),
-            ("io_uring, spinning", train(Backend::Uring, Spin::Spin)),
-            ("epoll", train(Backend::Epoll, Spin::Sleep)),
-        ]);
+        compare(
+            "64 x 156 B sent and received by one thread, us",
+            2000,
+            bare_train(),
+            &[
+                ("io_uring", train(Backend::Uring, Spin::Sleep)),
+                ("io_uring, spinning", train(Backend::Uring, Spin::Spin)),
+                ("epoll", train(Backend::Epoll, Spin::Sleep)),
+            ],
+        );
     }
     for (size, name) in [(1400, "bulk1400"), (8900, "bulk9000")] {
         if wanted(name) {
             let title = format!("1 MB in packets of {size} B between threads, us");
-            compare(&title, 300, bare_bulk(size), &[
-                ("io_uring", bulk(Backend::Uring, Spin::Sleep, size)),
-                ("io_uring, spinning", bulk(Backend::Uring, Spin::Spin, size)),
-                ("epoll", bulk(Backend::Epoll, Spin::Sleep, size)),
-                ("epoll, spinning", bulk(Backend::Epoll, Spin::Spin, size)),
-            ]);
+            compare(
+                &title,
+                300,
+                bare_bulk(size),
+                &[
+                    ("io_uring", bulk(Backend::Uring, Spin::Sleep, size)),
+                    ("io_uring, spinning", bulk(Backend::Uring, Spin::Spin, size)),
+                    ("epoll", bulk(Backend::Epoll, Spin::Sleep, size)),
+                    ("epoll, spinning", bulk(Backend::Epoll, Spin::Spin, size)),
+                ],
+            );
         }
     }
 }
@@ -136,7 +153,12 @@ fn pin(cpu: usize) {
     let _ = peyk_stack::driver::pin_to_cpu(cpu);
 }
 
-fn bare_receive(socket: &UdpSocket, buf: &mut [u8], spin: bool, stop: &AtomicBool) -> Option<(usize, SocketAddr)> {
+fn bare_receive(
+    socket: &UdpSocket,
+    buf: &mut [u8],
+    spin: bool,
+    stop: &AtomicBool,
+) -> Option<(usize, SocketAddr)> {
     loop {
         match socket.recv_from(buf) {
             Ok(got) => return Some(got),
@@ -154,7 +176,9 @@ fn bare_receive(socket: &UdpSocket, buf: &mut [u8], spin: bool, stop: &AtomicBoo
 }
 
 fn bare_socket(spin: bool) -> UdpSocket {
-    let socket = UdpSocket::from(udp::bind(any(), &udp::Options { gro: false, ..Default::default() }).expect("bind").fd);
+    let socket = UdpSocket::from(
+        udp::bind(any(), &udp::Options { gro: false, ..Default::default() }).expect("bind").fd,
+    );
     socket.set_nonblocking(spin).expect("mode");
     socket.set_read_timeout(Some(Duration::from_millis(100))).expect("timeout");
     socket
@@ -213,7 +237,12 @@ fn ping(backend: Backend, spin: Spin) -> Run {
             let path = Path { remote, local };
             let header = PacketHeader::copy_from(&HEADER);
             time_each(count, || {
-                driver.send(Transmit { path, priority: 0, header, payload: Payload::copy_from(&[7; PING - 28]) });
+                driver.send(Transmit {
+                    path,
+                    priority: 0,
+                    header,
+                    payload: Payload::copy_from(&[7; PING - 28]),
+                });
                 driver.flush();
                 let mut got = 0;
                 while got == 0 {
@@ -305,7 +334,12 @@ fn bulk(backend: Backend, spin: Spin, size: usize) -> Run {
                             bytes += data.len() - HEADER.len();
                             if bytes >= MB {
                                 bytes = 0;
-                                reply = Some(Transmit { path: *path, priority: 7, header, payload: Payload::new() });
+                                reply = Some(Transmit {
+                                    path: *path,
+                                    priority: 7,
+                                    header,
+                                    payload: Payload::new(),
+                                });
                             }
                         }
                     })

@@ -17,6 +17,7 @@
 //! no async runtime and no simulator.
 
 #![deny(unsafe_code)]
+#![cfg_attr(test, allow(non_snake_case))]
 
 mod addr;
 mod app;

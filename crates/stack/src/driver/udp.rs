@@ -17,6 +17,8 @@ use peyk_kevent::{
     Train, Wait, What, Why, udp,
 };
 
+use peyk_sockbuf::Payload;
+
 use crate::driver::plan::{Item, Limits, Planner};
 use crate::driver::{Caps, Driver, DriverStats, Received};
 
@@ -43,6 +45,10 @@ const KEY_AT: usize = 20;
 const TRAINS: Limits = Limits { packets: 64, bytes: 65507 };
 const SINGLES: Limits = Limits { packets: 1, bytes: 65507 };
 
+/// Boxed, because they move to the completion queue and back, and are not small.
+#[allow(clippy::vec_box)]
+type Trains = Vec<Box<Train>>;
+
 /// A driver on UDP sockets.
 #[derive(Debug)]
 pub struct UdpDriver {
@@ -53,8 +59,8 @@ pub struct UdpDriver {
     items: Vec<Item>,
     planner: Planner,
     /// Trains of the burst being sent.
-    ready: Vec<Box<Train>>,
-    spare: Vec<Box<Train>>,
+    ready: Trains,
+    spare: Trains,
     /// Trains in the completion queue.
     backlog: usize,
     routes: HashMap<IpAddr, (u32, Instant)>,
@@ -126,6 +132,13 @@ impl UdpDriver {
         train
     }
 
+    /// Puts the first packet into an empty train, which takes any.
+    fn first(&mut self, train: &mut Train, header: &[u8], payload: Payload) {
+        if train.push(header, payload).is_err() {
+            self.stats.dropped_other += 1;
+        }
+    }
+
     fn recycle(&mut self, mut train: Box<Train>) {
         if self.spare.len() < SPARE {
             // Lets go of the payloads.
@@ -153,11 +166,11 @@ impl UdpDriver {
             for &i in &planned.packets {
                 let packet = &mut burst[usize::from(i)];
                 let payload = std::mem::take(&mut packet.payload);
-                if !train.push(packet.header.as_slice(), payload.clone()) {
+                if let Err(payload) = train.push(packet.header.as_slice(), payload) {
                     // More slices than a train may have: continue with another.
                     let next = self.train(local, packet);
                     self.ready.push(std::mem::replace(&mut train, next));
-                    train.push(packet.header.as_slice(), payload);
+                    self.first(&mut train, packet.header.as_slice(), payload);
                 }
             }
             self.ready.push(train);
@@ -221,7 +234,7 @@ impl UdpDriver {
                 l.refusals += 1;
                 l.gso = l.gso && l.refusals < REFUSALS;
             }
-            let mut singles: Vec<Box<Train>> = train.split().collect();
+            let mut singles: Trains = train.split().collect();
             self.send_singles(local, source, &mut singles);
             return;
         }
@@ -239,7 +252,7 @@ impl UdpDriver {
         }
     }
 
-    fn send_singles(&mut self, local: u16, source: &Source, singles: &mut Vec<Box<Train>>) {
+    fn send_singles(&mut self, local: u16, source: &Source, singles: &mut Trains) {
         let mut at = 0;
         while at < singles.len() {
             match self.queue.send_now(source, &mut singles[at..]) {
@@ -350,20 +363,18 @@ impl Driver for UdpDriver {
     }
 
     fn close_local(&mut self, local: u16) {
-        if let Some(place) = self.locals.get_mut(usize::from(local)) {
-            if let Some(local) = place.take() {
-                self.queue.close(local.source);
-            }
+        if let Some(local) = self.locals.get_mut(usize::from(local)).and_then(Option::take) {
+            self.queue.close(local.source);
         }
     }
 
     fn mtu(&mut self, remote: SocketAddr) -> u32 {
         let now = Instant::now();
         let ip = canonical(remote).ip();
-        if let Some((mtu, asked)) = self.routes.get(&ip) {
-            if now.saturating_duration_since(*asked) < ROUTE_AGE {
-                return *mtu;
-            }
+        if let Some((mtu, asked)) = self.routes.get(&ip)
+            && now.saturating_duration_since(*asked) < ROUTE_AGE
+        {
+            return *mtu;
         }
         if self.routes.len() >= ROUTES {
             self.routes.clear();
@@ -391,7 +402,7 @@ impl Driver for UdpDriver {
                 let Some(packet) = self.burst.pop() else { return };
                 let local = packet.path.local;
                 let mut train = self.train(local, &packet);
-                train.push(packet.header.as_slice(), packet.payload);
+                self.first(&mut train, packet.header.as_slice(), packet.payload);
                 self.ready.push(train);
                 self.transmit(local);
             }

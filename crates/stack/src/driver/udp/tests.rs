@@ -191,3 +191,44 @@ fn waker__ends_a_poll() {
         thread.join().unwrap();
     });
 }
+
+#[test]
+fn refused_trains__are_sent_apart_and_then_not_made() {
+    on_both(|mut a, mut b| {
+        let (path, _) = connected(&mut a, &mut b, "127.0.0.1:0");
+        let source = a.local(path.local).unwrap().source.clone();
+        let mut train = Train::new();
+        train.start(path.remote, 0);
+        for i in 0..3u8 {
+            train.push(&HEADER, vec![i; 1000 - 100 * usize::from(i / 2)].into()).unwrap();
+        }
+        for round in 1..=REFUSALS {
+            a.failed(path.local, &source, io::Error::from_raw_os_error(libc::EIO), &train);
+            let sizes: Vec<usize> = collect(&mut b, 3).iter().map(|(_, d)| d.len()).collect();
+            assert_eq!(sizes, [1028, 1028, 928]);
+            assert_eq!(a.stats().trains_refused, u64::from(round));
+        }
+        let before = a.stats().trains_sent;
+        for _ in 0..5 {
+            a.send(transmit(path, 0, &HEADER, &[7; 500]));
+        }
+        a.flush();
+        assert_eq!(collect(&mut b, 5).len(), 5);
+        assert_eq!(a.stats().trains_sent - before, 5);
+    });
+}
+
+#[test]
+fn many_packets__flush_by_themselves_and_all_arrive() {
+    on_both(|mut a, mut b| {
+        let (path, _) = connected(&mut a, &mut b, "127.0.0.1:0");
+        for i in 0..(BURST + 100) as u32 {
+            a.send(transmit(path, 2, &HEADER, &i.to_be_bytes()));
+        }
+        a.flush();
+        let got = collect(&mut b, BURST + 100);
+        let numbers: Vec<u32> =
+            got.iter().map(|(_, d)| u32::from_be_bytes(d[28..].try_into().unwrap())).collect();
+        assert_eq!(numbers, (0..(BURST + 100) as u32).collect::<Vec<_>>());
+    });
+}
