@@ -326,7 +326,7 @@ impl Player {
             let id = sent.header().sender_id & !1;
             ours.insert(key(sent, self.theirs.get(&id).copied().unwrap_or(id)), sent);
         }
-        for key in recorded.keys().filter(|key| !ours.contains_key(*key)) {
+        if let Some(key) = recorded.keys().find(|key| !ours.contains_key(*key)) {
             return Err(format!("HomaModule sent {key:?}, we did not").into());
         }
         for (key, sent) in ours {

@@ -45,7 +45,7 @@ fn failure_of(seed: u64, total: &Mutex<Tally>) -> Option<String> {
     let result = catch_unwind(AssertUnwindSafe(|| {
         let (hash, tally) = run(seed, false);
         total.lock().expect("no poison").add(&tally);
-        if seed % 16 == 0 {
+        if seed.is_multiple_of(16) {
             assert_eq!(run(seed, false).0, hash, "the same seed gave another run");
         }
     }));

@@ -63,7 +63,7 @@ impl Lab {
     }
 
     /// The hand-made server, answering our request.
-    pub fn from_server(&self, rpc: RpcId) -> From {
+    pub fn server_of(&self, rpc: RpcId) -> From {
         From { sport: PORT, dport: self.client_port(), id: rpc.0 | 1 }
     }
 

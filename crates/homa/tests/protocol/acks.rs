@@ -9,7 +9,7 @@ use crate::common::*;
 /// A finished RPC whose ack is still owed.
 fn finished(lab: &mut Lab) -> RpcId {
     let (rpc, _) = lab.request(pattern(10));
-    lab.feed(&lab.from_server(rpc).whole(b"response"));
+    lab.feed(&lab.server_of(rpc).whole(b"response"));
     lab.take_response();
     rpc
 }
@@ -48,10 +48,10 @@ fn sixth_waiting_ack_sends_them_all() {
     // All requests first, so that no DATA takes an ack along.
     let rpcs: Vec<RpcId> = (0..6).map(|_| lab.request(pattern(10)).0).collect();
     for &rpc in &rpcs[..5] {
-        let sent = lab.feed(&lab.from_server(rpc).whole(b"r"));
+        let sent = lab.feed(&lab.server_of(rpc).whole(b"r"));
         assert!(only(&sent, PacketType::Ack).is_empty());
     }
-    let sent = lab.feed(&lab.from_server(rpcs[5]).whole(b"r"));
+    let sent = lab.feed(&lab.server_of(rpcs[5]).whole(b"r"));
     let acks = only(&sent, PacketType::Ack);
     assert_eq!(acks.len(), 1);
     let ack = acks[0].ack();
@@ -67,7 +67,7 @@ fn sixth_waiting_ack_sends_them_all() {
 fn requests_made_in_answer_take_the_acks_along() {
     let mut lab = Lab::new();
     let rpcs: Vec<RpcId> = (0..20).map(|_| lab.request(pattern(10)).0).collect();
-    let packets: Vec<_> = rpcs.iter().map(|&r| lab.from_server(r).whole(b"r")).collect();
+    let packets: Vec<_> = rpcs.iter().map(|&r| lab.server_of(r).whole(b"r")).collect();
     let path = Lab::path(0);
     for packet in &packets {
         lab.endpoint.handle_packet(lab.now, &path, packet);
@@ -89,7 +89,7 @@ fn retransmissions_do_not_take_acks() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(10));
     finished_before(&mut lab, rpc);
-    let sent = lab.feed(&lab.from_server(rpc).resend_all());
+    let sent = lab.feed(&lab.server_of(rpc).resend_all());
     assert!(sent[0].data().ack.is_none(), "the copy of an old ack would be harmless, but why");
 }
 
@@ -104,9 +104,9 @@ fn need_ack_for_an_unknown_rpc_is_acked_with_those_that_wait() {
     let mut lab = Lab::new();
     let rpcs: Vec<RpcId> = (0..3).map(|_| lab.request(pattern(10)).0).collect();
     for &rpc in &rpcs {
-        lab.feed(&lab.from_server(rpc).whole(b"r"));
+        lab.feed(&lab.server_of(rpc).whole(b"r"));
     }
-    let sent = lab.feed(&lab.from_server(rpcs[0]).need_ack());
+    let sent = lab.feed(&lab.server_of(rpcs[0]).need_ack());
     assert_eq!(kinds(&sent), [PacketType::Ack]);
     let ack = sent[0].ack();
     assert_eq!(ack.header.sender_id, rpcs[0].0);
@@ -119,7 +119,7 @@ fn need_ack_for_an_unknown_rpc_is_acked_with_those_that_wait() {
 fn need_ack_while_bytes_are_missing_draws_resends() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(10));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     assert_eq!(resends(&lab.feed(&from.need_ack())), [(0, u32::MAX)], "nothing has come");
     lab.feed(&from.segment(&pattern(3000), 3000, 1424, 1424));
     let sent = lab.feed(&from.need_ack());

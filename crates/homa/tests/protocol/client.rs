@@ -25,7 +25,7 @@ fn outgoing_first_data_of_the_response_makes_it_incoming() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(10));
     let response = pattern(3000);
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     lab.feed(&from.segment(&response, 3000, 1424, 1424));
     assert!(lab.events.is_empty());
     // Incoming: a RESEND names what is missing instead of asking for everything.
@@ -37,7 +37,7 @@ fn outgoing_first_data_of_the_response_makes_it_incoming() {
 fn outgoing_rpc_unknown_retransmits_all_that_was_sent() {
     let mut lab = Lab::new();
     let (rpc, sent) = lab.request(pattern(3000));
-    let again = lab.feed(&lab.from_server(rpc).rpc_unknown());
+    let again = lab.feed(&lab.server_of(rpc).rpc_unknown());
     assert_eq!(ranges(&again), ranges(&sent));
     for packet in &again {
         assert!(packet.data().is_retransmission());
@@ -60,7 +60,7 @@ fn outgoing_silence_ends_in_a_timeout() {
 fn incoming_silence_ends_in_a_timeout() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(10));
-    lab.feed(&lab.from_server(rpc).segment(&pattern(3000), 3000, 0, 1424));
+    lab.feed(&lab.server_of(rpc).segment(&pattern(3000), 3000, 0, 1424));
     lab.pass(ms(101));
     assert_eq!(lab.take_failure(), RpcError::Timeout);
     assert_eq!(lab.endpoint.pool().free_pages(), 64);
@@ -72,7 +72,7 @@ fn incoming_all_bytes_received_delivers_once_and_ends() {
     let options = RequestOptions { cookie: 0xfeed, ..RequestOptions::default() };
     let (rpc, _) = lab.request_with(pattern(10), options);
     let response = pattern(3000);
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     lab.feed(&from.segment(&response, 3000, 0, 1424));
     lab.feed(&from.segment(&response, 3000, 1424, 1424));
     lab.feed(&from.segment(&response, 3000, 2848, 1424));
@@ -92,7 +92,7 @@ fn incoming_all_bytes_received_delivers_once_and_ends() {
 fn incoming_rpc_unknown_is_ignored() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(10));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     lab.feed(&from.segment(&pattern(3000), 3000, 0, 1424));
     assert!(lab.feed(&from.rpc_unknown()).is_empty());
     assert_eq!(lab.endpoint.rpc_count(), 1);
@@ -126,7 +126,7 @@ fn aborted_rpc_answers_late_packets_of_its_server() {
     let (rpc, _) = lab.request(pattern(10));
     lab.endpoint.abort(lab.now, lab.client, rpc);
     lab.drain();
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     assert!(lab.feed(&from.whole(b"late")).is_empty());
     assert_eq!(kinds(&lab.feed(&from.resend_all())), [PacketType::RpcUnknown]);
     assert_eq!(kinds(&lab.feed(&from.need_ack())), [PacketType::Ack]);
@@ -151,7 +151,7 @@ fn deadline_holds_although_the_server_is_busy() {
     let deadline = Some(lab.now + ms(300));
     let options = RequestOptions { deadline, ..RequestOptions::default() };
     let (rpc, _) = lab.request_with(pattern(10), options);
-    let busy = lab.from_server(rpc).busy();
+    let busy = lab.server_of(rpc).busy();
     for _ in 0..6 {
         assert!(lab.events.is_empty());
         lab.pass(ms(50));
@@ -187,7 +187,7 @@ fn response_may_be_shorter_or_longer_than_the_request() {
         let mut lab = Lab::new();
         let (rpc, _) = lab.request(pattern(2000));
         let response = pattern(len);
-        let from = lab.from_server(rpc);
+        let from = lab.server_of(rpc);
         for offset in (0..len).step_by(1424) {
             lab.feed(&from.segment(&response, len as u32, offset, 1424));
         }

@@ -72,7 +72,7 @@ fn server_of_a_closing_client_is_told() {
 fn acks_that_are_owed_leave_before_the_socket_does() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(10));
-    lab.feed(&lab.from_server(rpc).whole(b"r"));
+    lab.feed(&lab.server_of(rpc).whole(b"r"));
     lab.take_response();
     lab.endpoint.close_socket(lab.now, lab.client);
     let sent = lab.drain();

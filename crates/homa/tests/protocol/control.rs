@@ -11,7 +11,7 @@ fn grant_lets_scheduled_data_go_at_its_priority() {
     let mut lab = Lab::new();
     let (rpc, sent) = lab.request(pattern(100_000));
     assert_eq!(ranges(&sent).last(), Some(&(39_872, 40_000)));
-    let sent = lab.feed(&lab.from_server(rpc).grant(42_848, 2));
+    let sent = lab.feed(&lab.server_of(rpc).grant(42_848, 2));
     assert_eq!(ranges(&sent), [(40_000, 41_424), (41_424, 42_848)]);
     assert!(sent.iter().all(|s| s.priority == 2));
     assert!(sent.iter().all(|s| s.data().incoming == 40_000), "grants do not raise it");
@@ -21,7 +21,7 @@ fn grant_lets_scheduled_data_go_at_its_priority() {
 fn grant_never_lowers_what_was_granted() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(100_000));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     lab.feed(&from.grant(60_000, 2));
     assert!(lab.feed(&from.grant(50_000, 2)).is_empty());
     let sent = lab.feed(&from.grant(62_000, 2));
@@ -32,7 +32,7 @@ fn grant_never_lowers_what_was_granted() {
 fn grant_is_clamped_to_the_message() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(41_000));
-    let sent = lab.feed(&lab.from_server(rpc).grant(u32::MAX, 1));
+    let sent = lab.feed(&lab.server_of(rpc).grant(u32::MAX, 1));
     assert_eq!(ranges(&sent), [(40_000, 41_000)]);
 }
 
@@ -40,7 +40,7 @@ fn grant_is_clamped_to_the_message() {
 fn segment_goes_whole_if_its_first_byte_is_granted() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(100_000));
-    let sent = lab.feed(&lab.from_server(rpc).grant(40_001, 1));
+    let sent = lab.feed(&lab.server_of(rpc).grant(40_001, 1));
     assert_eq!(ranges(&sent), [(40_000, 41_424)]);
 }
 
@@ -48,7 +48,7 @@ fn segment_goes_whole_if_its_first_byte_is_granted() {
 fn grant_without_progress_sets_the_priority() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(100_000));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     lab.feed(&from.grant(40_001, 1));
     assert!(lab.feed(&from.grant(40_001, 3)).is_empty());
     // The grant for the rest was lost; RESEND reveals it.
@@ -60,7 +60,7 @@ fn grant_without_progress_sets_the_priority() {
 fn late_grant_does_not_set_the_priority() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(100_000));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     let late = from.grant(41_000, 5);
     let sent = lab.feed_batch([&from.grant(50_000, 1)[..], &late[..]]);
     assert!(sent.iter().all(|s| s.priority == 1), "{sent:?}");
@@ -70,7 +70,7 @@ fn late_grant_does_not_set_the_priority() {
 fn grant_priority_is_clamped() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(100_000));
-    let sent = lab.feed(&lab.from_server(rpc).grant(41_000, 255));
+    let sent = lab.feed(&lab.server_of(rpc).grant(41_000, 255));
     assert_eq!(sent[0].priority, 7);
 }
 
@@ -78,7 +78,7 @@ fn grant_priority_is_clamped() {
 fn grant_in_other_states_is_ignored() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(100_000));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     lab.feed(&from.segment(&pattern(3000), 3000, 0, 1424));
     assert!(lab.feed(&from.grant(50_000, 1)).is_empty(), "client, incoming");
     let rpc = lab.in_service(ID, b"work");
@@ -90,7 +90,7 @@ fn grant_in_other_states_is_ignored() {
 fn grant_resets_the_silence() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(100_000));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     for i in 0..50 {
         assert!(resends(&lab.pass(ms(4))).is_empty(), "round {i}");
         lab.feed(&from.grant(40_000, 1));
@@ -102,7 +102,7 @@ fn grant_resets_the_silence() {
 fn busy_resets_the_silence_and_nothing_else() {
     let mut lab = Lab::with(peyk_homa::Config { busy_backoff: false, ..Default::default() }, 64);
     let (rpc, _) = lab.request(pattern(10));
-    let busy = lab.from_server(rpc).busy();
+    let busy = lab.server_of(rpc).busy();
     for _ in 0..100 {
         let sent = lab.pass(ms(5));
         assert_eq!(resends(&sent), [(0, u32::MAX)]);
@@ -118,7 +118,7 @@ fn data_resets_the_silence() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(10));
     let response = pattern(30_000);
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     for i in 0..20 {
         lab.feed(&from.segment(&response, 30_000, i * 1424, 1424));
         assert!(lab.pass(ms(4)).is_empty());
@@ -129,7 +129,7 @@ fn data_resets_the_silence() {
 fn resend_need_ack_unknown_and_cutoffs_do_not_reset_the_silence() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(10));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     let mut time = 0;
     while lab.events.is_empty() {
         lab.pass(ms(1));
@@ -148,7 +148,7 @@ fn cutoffs_are_kept_for_the_host_and_echoed() {
     let mut lab = Lab::new();
     let (rpc, sent) = lab.request(pattern(100));
     assert_eq!((sent[0].priority, sent[0].data().cutoff_version), (6, 0));
-    lab.feed(&lab.from_server(rpc).cutoffs([0, 0, 0, 0, 1_000_000, 15_000, 2_800, 200], 7));
+    lab.feed(&lab.server_of(rpc).cutoffs([0, 0, 0, 0, 1_000_000, 15_000, 2_800, 200], 7));
     let (_, sent) = lab.request(pattern(100));
     assert_eq!((sent[0].priority, sent[0].data().cutoff_version), (7, 7));
     let (_, sent) = lab.request(pattern(3000));
@@ -172,7 +172,7 @@ fn cutoffs_first_entry_is_ignored() {
     for first in [0, 5, u32::MAX] {
         let mut lab = Lab::new();
         let (rpc, _) = lab.request(pattern(10));
-        lab.feed(&lab.from_server(rpc).cutoffs([first, 0, 0, 0, 0, 0, 0, 50], 1));
+        lab.feed(&lab.server_of(rpc).cutoffs([first, 0, 0, 0, 0, 0, 0, 50], 1));
         let (_, sent) = lab.request(pattern(100));
         assert_eq!(sent[0].priority, 0);
     }

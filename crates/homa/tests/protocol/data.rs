@@ -220,7 +220,7 @@ fn response_longer_than_acceptable_fails_the_rpc() {
     let config = Config { max_message: 5000, ..Config::default() };
     let mut lab = Lab::with(config, 16);
     let (rpc, _) = lab.request(pattern(10));
-    lab.feed(&lab.from_server(rpc).data(6000, 6000, 0, &pattern(1424)));
+    lab.feed(&lab.server_of(rpc).data(6000, 6000, 0, &pattern(1424)));
     assert_eq!(lab.take_failure(), peyk_homa::RpcError::TooLarge);
 }
 

@@ -32,7 +32,7 @@ fn defect_01_grants_rank_by_live_values() {
 fn defect_02_priority_byte_is_clamped() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(100_000));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     for priority in [8, 100, 255] {
         for packet in [from.grant(41_000, priority), from.resend(0, 1424, priority)] {
             for sent in lab.feed(&packet) {
@@ -55,7 +55,7 @@ fn defect_03_initial_cutoffs_fit_the_number_of_levels() {
 fn defect_04_client_rpcs_check_who_speaks() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(100_000));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     let table = [0, 1_000_000, 0, 0, 0, 0, 0, 0];
     let packets = |from: From| {
         [
@@ -137,7 +137,7 @@ fn defect_09_unsigned_fields_are_checked() {
     assert_eq!(lab.endpoint.rpc_count(), 1);
     assert_eq!(resends(&lab.pass(ms(5))), [(1000, 2000)]);
     let (rpc, _) = lab.request(pattern(100_000));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     for (offset, length) in [(0x8000_0000, 1), (0xffff_fffe, 0xffff_fffe), (39_000, 0x7fff_ffff)] {
         lab.feed(&from.resend(offset, length, 7));
     }
@@ -161,11 +161,11 @@ fn defect_10_peers_of_both_families_are_named_in_full() {
 fn defect_11_retransmissions_repeat_no_ack() {
     let mut lab = Lab::new();
     let (first, _) = lab.request(pattern(10));
-    lab.feed(&lab.from_server(first).whole(b"r"));
+    lab.feed(&lab.server_of(first).whole(b"r"));
     lab.take_response();
     let (second, sent) = lab.request(pattern(10));
     assert_eq!(sent[0].data().ack.client_id, first.0);
-    let again = lab.feed(&lab.from_server(second).resend_all());
+    let again = lab.feed(&lab.server_of(second).resend_all());
     assert!(again[0].data().ack.is_none());
 }
 

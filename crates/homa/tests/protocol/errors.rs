@@ -19,7 +19,7 @@ fn unreachable_packets_name_the_cause() {
     ] {
         let mut lab = Lab::new();
         let (rpc, _) = lab.request(pattern(10));
-        assert!(lab.feed(&lab.from_server(rpc).unreachable(code)).is_empty());
+        assert!(lab.feed(&lab.server_of(rpc).unreachable(code)).is_empty());
         assert_eq!(lab.take_failure(), error, "{code:?}");
         assert_eq!(lab.endpoint.rpc_count(), 0);
     }
@@ -29,7 +29,7 @@ fn unreachable_packets_name_the_cause() {
 fn forged_unreachable_packets_are_ignored() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(10));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     lab.feed_from(1, &from.unreachable(UnreachableCode::NoSocket));
     lab.feed(&From { sport: 98, ..from }.unreachable(UnreachableCode::NoSocket));
     lab.feed(&From { id: from.id + 2, ..from }.unreachable(UnreachableCode::NoSocket));

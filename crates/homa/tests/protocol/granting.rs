@@ -129,7 +129,7 @@ fn batch_of_packets_draws_one_grant() {
 fn response_is_granted_by_the_client() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(10));
-    let sent = lab.feed(&lab.from_server(rpc).segment(&pattern(100_000), 40_000, 0, 1424));
+    let sent = lab.feed(&lab.server_of(rpc).segment(&pattern(100_000), 40_000, 0, 1424));
     assert_eq!(grants(&sent), [(rpc.0, 100_000, 0)]);
 }
 

@@ -164,7 +164,7 @@ fn answers_to_unknown_rpcs_swap_ports_and_flip_the_id() {
 fn trailing_bytes_of_control_packets_are_ignored() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(50_000));
-    let mut grant = lab.from_server(rpc).grant(41_000, 1);
+    let mut grant = lab.server_of(rpc).grant(41_000, 1);
     grant.extend_from_slice(&[0xaa; 20]);
     assert_eq!(ranges(&lab.feed(&grant)), [(40_000, 41_424)]);
 }
@@ -173,7 +173,7 @@ fn trailing_bytes_of_control_packets_are_ignored() {
 fn short_grant_and_resend_of_other_generations_are_understood() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(50_000));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     assert_eq!(ranges(&lab.feed(&from.grant(41_000, 1)[..33])), [(40_000, 41_424)]);
     let sent = lab.feed(&from.resend(0, 1424, 3)[..36]);
     assert_eq!(ranges(&sent), [(0, 1424)]);
@@ -184,7 +184,7 @@ fn short_grant_and_resend_of_other_generations_are_understood() {
 fn source_address_and_port_must_be_the_rpcs_peer() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(10));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     lab.feed_from(1, &from.whole(b"forged"));
     let wrong_port = From { sport: 98, ..from };
     lab.feed(&wrong_port.whole(b"forged"));

@@ -55,7 +55,7 @@ fn rpcs_of_a_socket_a_peer_and_the_endpoint() {
         send(&mut lab, 10).unwrap();
         assert_eq!(send(&mut lab, 10), Err(SendError::Full));
         lab.drain();
-        lab.feed(&lab.from_server(first).whole(b"r"));
+        lab.feed(&lab.server_of(first).whole(b"r"));
         assert!(lab.events.iter().any(|e| matches!(e, Event::Writable { .. })), "{:?}", lab.events);
         assert!(send(&mut lab, 10).is_ok());
     }

@@ -52,7 +52,7 @@ fn response_without_memory_waits_too() {
     let held = hog(&mut lab, 0);
     let (rpc, _) = lab.request(pattern(10));
     let response = pattern(3000);
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     lab.feed(&from.segment(&response, 3000, 0, 1424));
     lab.pass(ms(500));
     assert!(lab.events.is_empty(), "no time-out while it is our own fault");
@@ -164,4 +164,28 @@ fn pages_return_in_every_ending() {
     lab.drain();
     let pool = lab.endpoint.pool();
     assert!(pool.free_pages() + 1 >= pool.total_pages(), "{} free", pool.free_pages());
+}
+
+#[test]
+fn clients_that_are_gone_do_not_wait_for_memory() {
+    let mut lab = Lab::with(Config::default(), 4);
+    let held = hog(&mut lab, 0);
+    let message = pattern(100_000);
+    for i in 0..50 {
+        lab.feed_from(1, &Lab::from_client(ID + 2 * i).segment(&message, 40_000, 0, 1424));
+    }
+    // One asks for its response now and then: it is alive.
+    let alive = Lab::from_client(ID + 1000);
+    lab.feed_from(2, &alive.segment(&message, 40_000, 0, 1424));
+    assert_eq!(lab.endpoint.waiting_for_memory(), 51);
+    let ticks = u64::from(Config::default().timeout_ticks);
+    for _ in 0..5 {
+        lab.pass(ms(ticks / 2));
+        lab.feed_from(2, &alive.resend_all());
+    }
+    assert_eq!((lab.endpoint.waiting_for_memory(), lab.endpoint.rpc_count()), (1, 1));
+    drop(held);
+    let sent = lab.pass(ms(2));
+    assert_eq!(only(&sent, PacketType::Resend).len(), 1, "the one that is left gets its memory");
+    assert_eq!(lab.endpoint.waiting_for_memory(), 0);
 }

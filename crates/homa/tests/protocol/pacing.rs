@@ -89,7 +89,7 @@ fn oldest_message_gets_its_share() {
 fn resend_for_deferred_bytes_is_answered_busy() {
     let mut lab = Lab::with(slow(), 16);
     let (rpc, _) = lab.request(pattern(40_000));
-    let sent = lab.feed(&lab.from_server(rpc).resend(20_000, 5_000, 7));
+    let sent = lab.feed(&lab.server_of(rpc).resend(20_000, 5_000, 7));
     assert_eq!(kinds(&sent), [PacketType::Busy]);
 }
 
@@ -98,7 +98,7 @@ fn retransmissions_are_charged_not_delayed() {
     let mut lab = Lab::with(slow(), 16);
     let (rpc, _) = lab.request(pattern(40_000));
     lab.pass(ms(1));
-    let sent = lab.feed(&lab.from_server(rpc).resend(0, 14_240, 7));
+    let sent = lab.feed(&lab.server_of(rpc).resend(0, 14_240, 7));
     assert_eq!(sent.len(), 10);
     let (_, sent) = lab.request(pattern(5_000));
     assert!(sent.is_empty(), "what was retransmitted is still in the link");

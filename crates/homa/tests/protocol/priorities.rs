@@ -74,14 +74,14 @@ fn lost_cutoffs_are_sent_again() {
 fn unscheduled_priority_is_by_message_length_scheduled_by_grant() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(10));
-    lab.feed(&lab.from_server(rpc).cutoffs([0, 0, 0, 0, 1_000_000, 15_000, 2_800, 200], 1));
+    lab.feed(&lab.server_of(rpc).cutoffs([0, 0, 0, 0, 1_000_000, 15_000, 2_800, 200], 1));
     for (len, expected) in [(200, 7), (201, 6), (2_801, 5), (15_001, 4)] {
         let (_, sent) = lab.request(pattern(len));
         assert!(sent.iter().all(|s| s.priority == expected), "{len} bytes");
     }
     let (rpc, sent) = lab.request(pattern(60_000));
     assert!(sent.iter().all(|s| s.priority == 4));
-    let sent = lab.feed(&lab.from_server(rpc).grant(60_000, 0));
+    let sent = lab.feed(&lab.server_of(rpc).grant(60_000, 0));
     assert!(sent.iter().all(|s| s.priority == 0));
 }
 

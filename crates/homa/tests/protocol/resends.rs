@@ -9,7 +9,7 @@ use crate::common::*;
 fn whole_original_segments_that_intersect_are_sent_again() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(10_000));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     assert_eq!(ranges(&lab.feed(&from.resend(1500, 10, 7))), [(1424, 2848)]);
     assert_eq!(ranges(&lab.feed(&from.resend(2847, 2, 7))), [(1424, 2848), (2848, 4272)]);
     assert_eq!(ranges(&lab.feed(&from.resend(2848, 1424, 7))), [(2848, 4272)]);
@@ -20,7 +20,7 @@ fn retransmissions_say_so_and_promise_the_range() {
     let mut lab = Lab::new();
     let message = pattern(10_000);
     let (rpc, _) = lab.request(message.clone());
-    let sent = lab.feed(&lab.from_server(rpc).resend(1424, 2848, 3));
+    let sent = lab.feed(&lab.server_of(rpc).resend(1424, 2848, 3));
     for packet in &sent {
         let data = packet.data();
         assert_eq!((data.retransmit, data.incoming), (1, 4272));
@@ -35,7 +35,7 @@ fn retransmissions_say_so_and_promise_the_range() {
 fn boundary_at_the_unscheduled_limit_is_kept() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(100_000));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     lab.feed(&from.grant(45_000, 0));
     let sent = lab.feed(&from.resend(39_900, 1000, 7));
     assert_eq!(ranges(&sent), [(39_872, 40_000), (40_000, 41_424)]);
@@ -45,7 +45,7 @@ fn boundary_at_the_unscheduled_limit_is_kept() {
 fn all_means_everything_sent_so_far() {
     let mut lab = Lab::new();
     let (rpc, sent) = lab.request(pattern(100_000));
-    let again = lab.feed(&lab.from_server(rpc).resend_all());
+    let again = lab.feed(&lab.server_of(rpc).resend_all());
     assert_eq!(ranges(&again), ranges(&sent));
     assert!(again.iter().all(|s| s.data().incoming == 40_000));
 }
@@ -54,7 +54,7 @@ fn all_means_everything_sent_so_far() {
 fn beyond_what_was_granted_extends_the_grant() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(100_000));
-    let sent = lab.feed(&lab.from_server(rpc).resend(40_000, 3000, 7));
+    let sent = lab.feed(&lab.server_of(rpc).resend(40_000, 3000, 7));
     let data = only(&sent, PacketType::Data);
     assert_eq!(ranges(&data), [(40_000, 41_424), (41_424, 42_848), (42_848, 44_272)]);
     assert!(data.iter().all(|s| !s.data().is_retransmission()));
@@ -65,7 +65,7 @@ fn beyond_what_was_granted_extends_the_grant() {
 fn absurd_offset_and_length_do_no_harm() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(50_000));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     for (offset, length) in
         [(u32::MAX, 1), (u32::MAX, u32::MAX - 1), (0x8000_0000, 0x7fff_ffff), (0, 0), (49_999, 0)]
     {
@@ -118,7 +118,7 @@ fn unknown_rpc_is_answered_rpc_unknown() {
 fn repeated_resends_do_not_pile_up() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(40_000));
-    let resend = lab.from_server(rpc).resend(0, 40_000, 7);
+    let resend = lab.server_of(rpc).resend(0, 40_000, 7);
     let burst: Vec<&[u8]> = (0..100).map(|_| &resend[..]).collect();
     let sent = lab.feed_batch(burst);
     assert_eq!(ranges(&sent).len(), 29, "one pass over the range");
@@ -128,7 +128,7 @@ fn repeated_resends_do_not_pile_up() {
 fn number_of_queued_ranges_is_bounded() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(40_000));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     let mut random = peyk_sansio::Prng::new(9);
     let many: Vec<_> = (0..10_000)
         .map(|_| from.resend(random.below(40_000) as u32, random.below(40_000) as u32, 7))
@@ -141,7 +141,7 @@ fn number_of_queued_ranges_is_bounded() {
 fn bytes_beyond_the_message_are_not_worth_waiting_for() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(24));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     assert!(lab.feed(&from.resend(24, 1000, 7)).is_empty());
     assert!(lab.feed(&from.resend(179_526, 20_000, 7)).is_empty());
 }

@@ -21,7 +21,7 @@ fn vector_1_boundaries_of_a_long_request() {
         let at = data.offset() as usize;
         assert_eq!(data.payload, &message[at..at + data.payload.len()]);
     }
-    let sent = lab.feed(&lab.from_server(rpc).grant(100_000, 0));
+    let sent = lab.feed(&lab.server_of(rpc).grant(100_000, 0));
     assert_eq!(ranges(&sent)[0], (40_000, 41_424));
     assert_eq!(ranges(&sent).last(), Some(&(99_808, 100_000)));
 }
@@ -84,7 +84,7 @@ fn change_of_mtu_does_not_move_boundaries_of_messages_under_way() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(100_000));
     assert!(lab.endpoint.set_mtu(Lab::path(0).remote.ip(), 9000));
-    let from = lab.from_server(rpc);
+    let from = lab.server_of(rpc);
     assert_eq!(ranges(&lab.feed(&from.resend(1424, 1, 7))), [(1424, 2848)]);
     assert_eq!(ranges(&lab.feed(&from.grant(41_000, 0))), [(40_000, 41_424)]);
     let (_, sent) = lab.request(pattern(30_000));
