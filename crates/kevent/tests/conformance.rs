@@ -570,3 +570,51 @@ fn forked_child__is_refused() {
         assert_eq!(q.wait(&mut Events::default(), Wait::now()).unwrap(), 0);
     });
 }
+
+#[test]
+fn hot_queue__goes_back_to_sleep_and_still_receives() {
+    on_both(|backend| {
+        let mut q = queue(backend);
+        let (source, own) = open(&mut q, "127.0.0.1:0", 1);
+        let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let to = echo.local_addr().unwrap();
+        let thread = std::thread::spawn(move || {
+            let mut buf = [0; 64];
+            while let Ok((n, from)) = echo.recv_from(&mut buf) {
+                if n == 0 {
+                    return;
+                }
+                // Long enough for the queue to begin looking.
+                std::thread::sleep(Duration::from_micros(20));
+                echo.send_to(&buf[..n], from).unwrap();
+            }
+        });
+        // Armed first, so that there is something to take out of the kernel.
+        q.wait(&mut Events::default(), Wait::now()).unwrap();
+        for round in 0..3 {
+            for i in 0..100u32 {
+                send(&mut q, &source, train(to, 0, &[&i.to_be_bytes()]));
+                assert_eq!(receive(&mut q, Spin::Spin, 1)[0].1, i.to_be_bytes());
+            }
+            assert!(q.stats().spins_paid > 64, "{:?}", q.stats());
+            q.wait(&mut Events::default(), Wait::now()).unwrap();
+            let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let late = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(10));
+                other.send_to(b"late", own).unwrap();
+            });
+            let spin =
+                if round == 1 { Spin::Adaptive { max: Duration::from_micros(50) } } else { Spin::Sleep };
+            assert_eq!(receive(&mut q, spin, 1)[0].1, b"late");
+            late.join().unwrap();
+        }
+        for i in 0..100u32 {
+            send(&mut q, &source, train(to, 0, &[&i.to_be_bytes()]));
+            receive(&mut q, Spin::Spin, 1);
+        }
+        q.close(source.clone());
+        assert!(run(&mut q, Spin::Spin, |_, last, what| last && matches!(what, What::Cancelled(None))));
+        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[], to).unwrap();
+        thread.join().unwrap();
+    });
+}
