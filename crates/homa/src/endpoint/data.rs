@@ -304,12 +304,25 @@ impl Endpoint {
 
     /// Gives memory to the messages that wait for it, shortest first, as long as there is some;
     /// their senders are asked for everything again, for it was dropped. Peers that have their
-    /// share are passed over.
+    /// share are passed over. Requests of clients that are gone do not get any: they would keep it
+    /// until they time out, one lot after the other.
     pub(super) fn serve_waiters(&mut self, now: Instant) {
         let may_have = |this: &Endpoint, slot: u32| !this.has_its_share(this.rpcs[slot].peer);
+        let tick = tick_of(now);
+        let is_gone = |this: &Endpoint, slot: u32| {
+            let rpc = &this.rpcs[slot];
+            let heard = this.peers[rpc.peer].heard.max(rpc.wait.since);
+            !rpc.is_client() && tick >= this.timers.server_forget_due(heard)
+        };
         loop {
             let mut waiters = self.waiters.iter().take(WAITERS_SCAN);
-            let Some(&(length, slot)) = waiters.find(|&&(_, slot)| may_have(self, slot)) else { break };
+            let next = waiters.find(|&&(_, slot)| is_gone(self, slot) || may_have(self, slot));
+            let Some(&(length, slot)) = next else { break };
+            if is_gone(self, slot) {
+                self.stats.server_timeouts += 1;
+                self.end_server(now, slot);
+                continue;
+            }
             let Some(buf) = self.pool.alloc(length as usize) else { break };
             self.waiters.remove(&(length, slot));
             let rpc = &mut self.rpcs[slot];
@@ -321,7 +334,7 @@ impl Endpoint {
             let kind = ControlKind::Resend { offset: 0, length: RESEND_ALL, priority };
             self.send_control(slot, kind);
             self.manage(now, slot);
-            self.owe(slot, tick_of(now));
+            self.owe(slot, tick);
         }
     }
 }

@@ -26,8 +26,8 @@ fn request_without_memory_waits_and_is_asked_for_later() {
     let sent = lab.feed(&from.segment(&message, 3000, 0, 1424));
     assert!(sent.iter().all(|s| s.kind() == PacketType::Cutoffs));
     assert_eq!(lab.endpoint.waiting_for_memory(), 1);
-    // No grants, no RESENDs, no time-out.
-    assert!(lab.pass(ms(500)).is_empty());
+    // No grants, no RESENDs, no time-out, as long as the client may be alive.
+    assert!(lab.pass(ms(150)).is_empty());
     assert_eq!(lab.endpoint.rpc_count(), 1);
     drop(held);
     let sent = lab.pass(ms(2));
