@@ -137,6 +137,7 @@ impl Shared {
     }
 
     /// Hands a submission to the shard, or gives it back if the ring is full or the shard gone.
+    #[expect(clippy::result_large_err, reason = "the caller keeps what was not taken")]
     pub fn try_submit(&self, submission: Submission) -> Result<(), Submission> {
         if self.is_stopped() {
             return Err(submission);
@@ -408,7 +409,7 @@ impl App {
             Err(e) => Err(Error::Unroutable(to.carriage(), e.kind())),
             Ok(peer) => {
                 let deadline = options.timeout.map(|t| core.now + t);
-                let request = RequestOptions { cookie: key, deadline, ..RequestOptions::default() };
+                let request = RequestOptions { cookie: key, deadline };
                 match core.endpoint.send_request(core.now, socket, peer, message.clone(), request) {
                     Ok(rpc) => Ok(rpc),
                     Err(SendError::Full) if s.parked.len() < self.parked_max => {

@@ -34,7 +34,7 @@ impl Clock {
     }
 
     /// A time of this clock in the standard library's terms.
-    pub fn to_std(&self, t: Instant) -> std::time::Instant {
+    pub fn to_std(self, t: Instant) -> std::time::Instant {
         self.origin + std::time::Duration::from_nanos(t.as_nanos().saturating_sub(HEAD_START_NS))
     }
 }

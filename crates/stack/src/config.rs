@@ -109,10 +109,9 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Config {
-        let mut homa = peyk_homa::Config::default();
         // HomaModule gives up after 100 ms without progress, from inside the kernel. A process
         // in user space can be off the CPU for longer than that on a busy machine.
-        homa.timeout_ticks = 1000;
+        let homa = peyk_homa::Config { timeout_ticks: 1000, ..peyk_homa::Config::default() };
         Config {
             name: "peyk".into(),
             backend: Backend::Auto,

@@ -207,7 +207,7 @@ fn build(config: &Config) -> Result<(Shard, Arc<Shared>, Caps), StartError> {
         None => crate::sys::random_u64()?,
     };
     if let Some(faults) = &config.faults {
-        driver = Box::new(Faulty::new(driver, faults.clone(), seed));
+        driver = Box::new(Faulty::new(driver, *faults, seed));
     }
     let pages = config.receive_memory.div_ceil(PAGE).max(1);
     let pool = Pool::new(u32::try_from(pages).unwrap_or(u32::MAX));
