@@ -45,6 +45,8 @@ pub(crate) struct MessageIn {
     pub received: u32,
     /// The sender may send up to here; at least what it announced as unscheduled.
     pub granted: u32,
+    /// Packets in a row that gave the message another length.
+    pub contradictions: u8,
     /// Ordered, disjoint, below `recv_end`.
     gaps: Vec<Gap>,
 }
@@ -59,6 +61,7 @@ impl MessageIn {
         self.recv_end = 0;
         self.received = 0;
         self.granted = unscheduled.min(length);
+        self.contradictions = 0;
     }
 
     /// Forgets the message and gives its memory back.

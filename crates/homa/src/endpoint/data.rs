@@ -14,6 +14,8 @@ use crate::resend::Wait;
 use crate::rpc::{NewRpc, State};
 use crate::transmit::Disposition;
 
+/// Packets in a row that contradict the first one of their message before it is given up.
+const CONTRADICTIONS_MAX: u8 = 16;
 /// Waiting messages looked at to find one that may have memory.
 const WAITERS_SCAN: usize = 64;
 
@@ -185,16 +187,34 @@ impl Endpoint {
         true
     }
 
+    /// DATA that gives its message another length than the first packet did. It shows no progress;
+    /// after several in a row the first one must have been garbled, and the message starts anew.
+    /// Else the two sides could keep each other waiting with RESEND and BUSY.
+    #[cold]
+    fn on_length_changed(&mut self, a: &Arrival<'_>, slot: u32) -> Disposition {
+        self.stats.drop_length_changed += 1;
+        let rpc = &mut self.rpcs[slot];
+        rpc.input.contradictions += 1;
+        if rpc.input.contradictions >= CONTRADICTIONS_MAX {
+            if rpc.is_client() {
+                rpc.state = State::Outgoing;
+                self.drop_input(slot);
+            } else {
+                self.end_server(a.now, slot);
+            }
+        }
+        Disposition::Dropped
+    }
+
     /// Takes the bytes of a packet for an RPC in state `Incoming`.
     fn receive(&mut self, a: &Arrival<'_>, slot: u32, data: &Data<'_>) -> Disposition {
         if self.rpcs[slot].input.length != data.message_length {
-            // No progress: one of the two lengths is wrong, and ours must be allowed to time out.
-            self.stats.drop_length_changed += 1;
-            return Disposition::Dropped;
+            return self.on_length_changed(a, slot);
         }
         self.touch(slot, a.tick);
         let rpc = &mut self.rpcs[slot];
         let input = &mut rpc.input;
+        input.contradictions = 0;
         if !input.has_memory() {
             self.stats.drop_no_memory += 1;
             return Disposition::Dropped;

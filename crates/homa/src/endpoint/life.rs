@@ -29,8 +29,8 @@ impl Endpoint {
         slot
     }
 
-    /// Ends an RPC: after this no packet finds it and nothing is accounted for it.
-    pub(super) fn remove_rpc(&mut self, slot: u32) {
+    /// Forgets the incoming message of an RPC and what is accounted for it.
+    pub(super) fn drop_input(&mut self, slot: u32) {
         let rpc = &mut self.rpcs[slot];
         if rpc.is_managed {
             rpc.is_managed = false;
@@ -40,16 +40,22 @@ impl Endpoint {
             rpc.is_waiting = false;
             self.waiters.remove(&(rpc.input.length, slot));
         }
+        if rpc.input.has_memory() {
+            self.peers[rpc.peer].incoming_bytes -= u64::from(rpc.input.length);
+        }
+        rpc.input.clear();
+    }
+
+    /// Ends an RPC: after this no packet finds it and nothing is accounted for it.
+    pub(super) fn remove_rpc(&mut self, slot: u32) {
+        self.drop_input(slot);
+        let rpc = &mut self.rpcs[slot];
         if rpc.out.is_sendable() {
             self.queue.remove(slot);
         }
         let bytes = u64::from(rpc.out.length);
         self.send_bytes -= bytes;
-        let peer = &mut self.peers[rpc.peer];
-        peer.rpcs -= 1;
-        if rpc.input.has_memory() {
-            peer.incoming_bytes -= u64::from(rpc.input.length);
-        }
+        self.peers[rpc.peer].rpcs -= 1;
         let socket = &mut self.sockets[rpc.socket];
         socket.rpcs -= 1;
         socket.send_bytes -= bytes;

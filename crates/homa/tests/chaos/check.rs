@@ -4,6 +4,7 @@
 //! - An incarnation of a server executes a call at most once.
 //! - Requests and responses arrive as they were sent (unless packets are garbled:
 //!   Homa has no checksum of its own).
+//! - Where nothing is lost and nobody is down, no call times out.
 //! - A deadline is kept, to the precision of a tick.
 //! - A socket that was refused a send hears of it when it may try again.
 //! - In the end nothing is left: no RPC, no byte, no page, no timer.
@@ -43,6 +44,8 @@ pub struct Checker {
     pub calls: Vec<Call>,
     /// Packets may be garbled, so contents and identities prove nothing.
     pub is_garbled: bool,
+    /// Nothing is lost, nobody is down, memory is plenty.
+    pub is_calm: bool,
     by_id: BTreeMap<(usize, u64), usize>,
     /// (server host, its incarnation, client host, id) of every execution.
     executed: BTreeSet<(usize, u32, usize, u64)>,
@@ -98,6 +101,7 @@ impl Checker {
         assert_eq!((call.client, call.incarnation, call.rpc), (host, incarnation, *rpc), "wrong call");
         assert_eq!(call.outcome, Outcome::Pending, "call {cookie} has a second outcome {outcome:?}");
         call.outcome = outcome;
+        assert!(!self.is_calm || outcome != Outcome::Failed(RpcError::Timeout), "call {cookie} times out");
         if outcome == Outcome::Failed(RpcError::Deadline) {
             assert!(call.deadline.is_some_and(|d| d <= now), "call {cookie} failed before its deadline");
         }

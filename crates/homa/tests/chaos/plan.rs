@@ -71,6 +71,13 @@ impl Plan {
             hogs: few(&mut r, 0.3, 6),
         }
     }
+
+    /// Whether every call should get its response in time: packets may come late, twice and out
+    /// of order, but they come, and everybody is there with memory to spare.
+    pub fn is_calm(&self) -> bool {
+        let trouble = self.restarts + self.pauses + self.closings + self.hogs;
+        self.loss + self.corruption == 0.0 && trouble == 0 && self.pages == 256
+    }
 }
 
 /// Settings that differ from the defaults here and there.

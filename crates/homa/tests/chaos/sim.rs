@@ -116,6 +116,7 @@ impl Sim {
         let hosts = (0..plan.hosts).map(|i| make_host(i, &plan, random.next_u64(), 0, now)).collect();
         let mut checker = Checker::default();
         checker.is_garbled = plan.corruption > 0.0;
+        checker.is_calm = plan.is_calm();
         let mut trace = Trace::default();
         trace.is_brief = !is_verbose;
         let (queue, items, tally) = (BTreeMap::new(), 0, Tally::default());

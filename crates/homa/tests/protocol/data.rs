@@ -260,3 +260,31 @@ fn wrong_length_does_not_keep_a_mistaken_rpc_alive() {
     }
     assert_eq!(lab.take_request().1, b"what the client really sent");
 }
+
+#[test]
+fn message_of_a_garbled_length_starts_anew() {
+    // The same while the sender has not sent all of its message, so that its BUSY
+    // would keep the mistaken one alive without end.
+    let message = pattern(30_000);
+    let mut lab = Lab::new();
+    let from = Lab::from_client(ID);
+    lab.feed(&from.data(200_000, 200_000, 1000, &[0; 24]));
+    for _ in 0..2 {
+        for offset in (0..30_000).step_by(1424) {
+            lab.feed(&from.segment(&message, 30_000, offset, 1424));
+            lab.feed(&from.busy());
+        }
+    }
+    assert_eq!(lab.take_request().1, message);
+    let (rpc, _) = lab.request(pattern(10));
+    let from = lab.server_of(rpc);
+    lab.feed(&from.data(200_000, 200_000, 1000, &[0; 24]));
+    for _ in 0..2 {
+        for offset in (0..30_000).step_by(1424) {
+            lab.feed(&from.segment(&message, 30_000, offset, 1424));
+        }
+    }
+    assert_eq!(lab.take_response(), message);
+    let pool = lab.endpoint.pool();
+    assert!(pool.free_pages() + 1 >= pool.total_pages());
+}
