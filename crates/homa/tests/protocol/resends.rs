@@ -39,6 +39,8 @@ fn boundary_at_the_unscheduled_limit_is_kept() {
     lab.feed(&from.grant(45_000, 0));
     let sent = lab.feed(&from.resend(39_900, 1000, 7));
     assert_eq!(ranges(&sent), [(39_872, 40_000), (40_000, 41_424)]);
+    let sent = lab.feed(&from.resend(43_000, 10, 7));
+    assert_eq!(ranges(&sent), [(42_848, 44_272)], "counted from the limit, not from the start");
 }
 
 #[test]
