@@ -71,6 +71,9 @@ pub struct Config {
     pub resend_ticks: u32,
     /// Ticks between further RESENDs.
     pub resend_interval: u32,
+    /// Ticks up to which that interval doubles from one RESEND to the next. Not beyond
+    /// `resend_interval`, the default, it stays the same, as in HomaModule.
+    pub resend_interval_max: u32,
     /// Whether the first RESEND waits longer each time a server says BUSY, up to half of
     /// `timeout_ticks`. HomaModule's does not.
     pub busy_backoff: bool,
@@ -160,6 +163,7 @@ impl Default for Config {
             max_link_usage: 99,
             resend_ticks: 5,
             resend_interval: 5,
+            resend_interval_max: 0,
             busy_backoff: true,
             timeout_ticks: 100,
             request_ack_ticks: 2,

@@ -17,6 +17,7 @@ pub(crate) struct Timers {
     /// Longest silence before the first RESEND, when a server keeps saying BUSY.
     resend_ticks_busy: u64,
     resend_interval: u64,
+    resend_interval_max: u64,
     timeout_ticks: u64,
     request_ack_ticks: u64,
     request_ack_max: u64,
@@ -63,6 +64,7 @@ impl Timers {
                 false => u64::from(config.resend_ticks),
             },
             resend_interval: u64::from(config.resend_interval),
+            resend_interval_max: u64::from(config.resend_interval_max),
             timeout_ticks: u64::from(config.timeout_ticks),
             request_ack_ticks: u64::from(config.request_ack_ticks),
             request_ack_max: u64::from(config.request_ack_max_ticks),
@@ -76,7 +78,7 @@ impl Timers {
         if wait.busies > 1 {
             first = (first << (wait.busies - 1).min(20)).min(self.resend_ticks_busy);
         }
-        let resend = first + self.resend_interval * u64::from(wait.rounds);
+        let resend = first + doubling(self.resend_interval, self.resend_interval_max, u64::from(wait.rounds));
         wait.since + resend.min(self.timeout_ticks)
     }
 
@@ -97,13 +99,7 @@ impl Timers {
     ///
     /// HomaModule sends one in every tick without end.
     pub fn need_ack_due(&self, done: u64, sent: u32) -> u64 {
-        let first = self.request_ack_ticks;
-        let max = self.request_ack_max.max(first);
-        // Intervals that double without passing the maximum.
-        let doublings = u64::from((max / first).ilog2()) + 1;
-        let count = u64::from(sent) + 1;
-        let doubled = count.min(doublings);
-        done + first * ((1 << doubled) - 1) + (count - doubled) * max
+        done + doubling(self.request_ack_ticks, self.request_ack_max, u64::from(sent) + 1)
     }
 
     /// The tick at which a server asks, for time number `sent`, about a response that its client
@@ -117,6 +113,16 @@ impl Timers {
     pub fn server_forget_due(&self, heard: u64) -> u64 {
         heard + 2 * self.timeout_ticks
     }
+}
+
+/// The sum of `count` intervals that double from `first` up to `max`.
+#[inline]
+fn doubling(first: u64, max: u64, count: u64) -> u64 {
+    let max = max.max(first);
+    // Intervals that double without passing the maximum.
+    let doublings = u64::from((max / first).ilog2()) + 1;
+    let doubled = count.min(doublings);
+    first * ((1 << doubled) - 1) + (count - doubled) * max
 }
 
 #[cfg(test)]

@@ -102,7 +102,7 @@
 //! A socket closes when its last clone and the last request taken from it are dropped, or by
 //! [`Socket::close`]. Nobody is left waiting: calls under way fail with
 //! [`Error::Closed`](crate::Error::Closed), clients of unanswered requests with
-//! [`RpcError::PeerClosed`](crate::RpcError::PeerClosed). A response that was handed over but not
+//! [`RpcError::PeerClosed`]. A response that was handed over but not
 //! yet wholly sent counts as unanswered, so a server that means to finish closes its socket after
 //! its clients have their responses.
 

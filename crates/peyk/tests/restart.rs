@@ -163,7 +163,8 @@ fn server_killed__clients_learn_and_go_on(world: World) {
         // The first round grew what will be used again.
         let first = *resident.get_or_insert_with(resident_pages);
         let grown = resident_pages().saturating_sub(first) * 4096;
-        assert!(grown < 64 << 20, "{grown} bytes more than after the first round");
+        // All of the receive memory may have been touched since, and the allocator keeps some.
+        assert!(grown < 128 << 20, "{grown} bytes more than after the first round");
 
         process = Process::start("server", world, addr);
         addr = process.expect("ADDR").parse().unwrap();

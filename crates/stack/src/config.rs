@@ -111,7 +111,13 @@ impl Default for Config {
     fn default() -> Config {
         // HomaModule gives up after 100 ms without progress, from inside the kernel. A process
         // in user space can be off the CPU for longer than that on a busy machine.
-        let homa = peyk_homa::Config { timeout_ticks: 1000, ..peyk_homa::Config::default() };
+        // So long a time-out bears no RESEND every 5 ms: thousands of RPCs that wait for a host that
+        // is gone, or has too much to do, would keep it busy with nothing else.
+        let homa = peyk_homa::Config {
+            timeout_ticks: 1000,
+            resend_interval_max: 80,
+            ..peyk_homa::Config::default()
+        };
         Config {
             name: "peyk".into(),
             backend: Backend::Auto,

@@ -37,6 +37,15 @@ fn timeout_that_is_no_multiple_of_the_interval() {
 }
 
 #[test]
+fn resends_back_off_if_they_may() {
+    let config = Config { resend_interval_max: 80, timeout_ticks: 400, ..Config::default() };
+    let timers = Timers::new(&config);
+    let due = |rounds| timers.resend_due(Wait { since: 0, rounds, busies: 0 });
+    assert_eq!([0, 1, 2, 3, 4, 5, 6, 7].map(due), [5, 10, 20, 40, 80, 160, 240, 320]);
+    assert_eq!(due(20), 400, "the time-out stays");
+}
+
+#[test]
 fn a_busy_server_is_asked_less_and_less_often() {
     let first = |timers: &Timers, busies| timers.resend_due(Wait { since: 0, rounds: 0, busies });
     let backing_off = timers();

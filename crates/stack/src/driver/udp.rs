@@ -19,7 +19,7 @@ use peyk_kevent::{
 
 use peyk_sockbuf::Payload;
 
-use crate::driver::plan::{Item, Limits, Planner};
+use crate::driver::plan::{Item, Limits, Planner, Short};
 use crate::driver::{Caps, Driver, DriverStats, Received};
 
 /// Carriage sockets at most.
@@ -39,11 +39,19 @@ const MTU_GUESS: u32 = 1500;
 const REFUSALS: u32 = 8;
 /// Reports kept for the next poll.
 const REPORTS: usize = 256;
+/// Polls in a row without packets after which reports are handed up.
+const QUIET_POLLS: u32 = 2;
+/// Polls after which they are handed up in any case.
+const HELD_POLLS: u32 = 64;
 /// Where the common header holds the id of the RPC.
 const KEY_AT: usize = 20;
 
-const TRAINS: Limits = Limits { packets: 64, bytes: 65507 };
-const SINGLES: Limits = Limits { packets: 1, bytes: 65507 };
+const TRAINS: Limits = Limits { packets: 64, bytes: 65507, short: SHORT };
+const SINGLES: Limits = Limits { packets: 1, bytes: 65507, short: SHORT };
+/// Packets too short to fill a train with bytes make trains of half the length, so that a window
+/// of 64 small RPCs is two trains and both hosts work at the same time: measured 20 us instead of
+/// 30 us a round for 64 RPCs of 100 bytes, where 16 packets give 24 us.
+const SHORT: Short = Short { bytes: 512, packets: 32 };
 
 /// Boxed, because they move to the completion queue and back, and are not small.
 #[allow(clippy::vec_box)]
@@ -65,6 +73,10 @@ pub struct UdpDriver {
     backlog: usize,
     routes: HashMap<IpAddr, (u32, Instant)>,
     reports: Vec<(SocketAddr, Unreachable)>,
+    /// Polls since the first of them was found.
+    held: u32,
+    /// The latest of those polls, without packets.
+    quiet: u32,
     options: udp::Options,
     caps: Caps,
     stats: DriverStats,
@@ -110,6 +122,8 @@ impl UdpDriver {
             backlog: 0,
             routes: HashMap::new(),
             reports: Vec::new(),
+            held: 0,
+            quiet: 0,
             options,
             caps,
             stats: DriverStats::default(),
@@ -334,12 +348,20 @@ impl UdpDriver {
         0
     }
 
-    fn hand_up_reports(&mut self, sink: &mut dyn FnMut(Received<'_>)) -> usize {
-        let count = self.reports.len();
-        for (remote, why) in self.reports.drain(..) {
+    /// Hands up the `found` reports of earlier polls, if this one brought no packets. The system tells of
+    /// an error before it gives out what arrived earlier: that may be the response to the very
+    /// request that would be declared undeliverable.
+    fn hand_up_reports(&mut self, found: usize, packets: usize, sink: &mut dyn FnMut(Received<'_>)) -> usize {
+        self.held += 1;
+        self.quiet = if packets == 0 { self.quiet + 1 } else { 0 };
+        if self.quiet < QUIET_POLLS && self.held < HELD_POLLS {
+            return 0;
+        }
+        (self.quiet, self.held) = (0, 0);
+        for (remote, why) in self.reports.drain(..found) {
             sink(Received::Unreachable { remote, why });
         }
-        count
+        found
     }
 }
 
@@ -411,15 +433,18 @@ impl Driver for UdpDriver {
     }
 
     fn poll(&mut self, wait: Wait, sink: &mut dyn FnMut(Received<'_>)) -> io::Result<usize> {
-        let mut count = self.hand_up_reports(sink);
-        let wait = if count > 0 { Wait { until: Some(Instant::now()), spin: Spin::Sleep } } else { wait };
+        let found = self.reports.len();
+        let wait = if found > 0 { Wait { until: Some(Instant::now()), spin: Spin::Sleep } } else { wait };
         let mut events = std::mem::take(&mut self.events);
         let result = self.queue.wait(&mut events, wait);
+        let mut count = 0;
         for event in events.drain() {
             count += self.on_event(event, sink);
         }
         self.events = events;
-        count += self.hand_up_reports(sink);
+        if found > 0 {
+            count += self.hand_up_reports(found, count, sink);
+        }
         self.stats.queue.clone_from(self.queue.stats());
         result?;
         Ok(count)
