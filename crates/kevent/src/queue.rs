@@ -31,6 +31,9 @@ const DESCHEDULED: Duration = Duration::from_micros(200);
 const LOOKS_PER_CLOCK: u32 = 8;
 /// Waits without a sleep after which the streams are taken out of the kernel.
 const HOT: u32 = 64;
+/// Trains received by plain calls in one wait when there were some the time before: more would save
+/// little, and what they ask for would wait.
+const BULK: usize = 4;
 /// How long dropping a queue waits for the kernel to let go of its memory.
 const DROP_GRACE: Duration = Duration::from_secs(2);
 
@@ -394,7 +397,7 @@ impl Queue {
             Engine::Uring(uring) => uring.look(&mut self.core, out)?,
             Engine::Epoll(epoll) => epoll.look(&mut self.core, out)?,
         }
-        let limit = if self.eager { usize::MAX } else { 1 };
+        let limit = if self.eager { BULK } else { 1 };
         let mut at = 0;
         while let Some(&id) = self.core.streams.get(at) {
             let room = self.core.max_events.saturating_sub(out.len()).min(limit);

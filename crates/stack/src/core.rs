@@ -134,17 +134,17 @@ impl Core {
         }
     }
 
-    /// Hands packets to the driver until neither has more to do or `limit` is reached; true if
-    /// the limit was reached.
-    pub fn transmit(&mut self, limit: usize) -> bool {
+    /// Hands packets to the driver until neither has more to do or `burst` bytes are reached; true
+    /// if they were.
+    pub fn transmit(&mut self, burst: usize) -> bool {
         let mut sent = 0;
-        while sent < limit && self.driver.can_send() {
+        while sent < burst && self.driver.can_send() {
             let Some(packet) = self.endpoint.poll_transmit(self.now) else { break };
+            sent += packet.len();
             self.driver.send(packet);
-            sent += 1;
         }
         self.driver.flush();
-        sent == limit
+        sent >= burst
     }
 
     fn reaches(&self, local: u16, remote: SocketAddr) -> bool {

@@ -51,6 +51,22 @@ pub(crate) struct Planner {
 pub(crate) struct Limits {
     pub(crate) packets: usize,
     pub(crate) bytes: usize,
+    pub(crate) short: Short,
+}
+
+/// A lower limit for trains of short packets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Short {
+    /// Longest packet that counts as short.
+    pub(crate) bytes: usize,
+    /// Most of them in a train.
+    pub(crate) packets: usize,
+}
+
+impl Limits {
+    fn packets(&self, segment: usize) -> usize {
+        if segment <= self.short.bytes { self.packets.min(self.short.packets) } else { self.packets }
+    }
 }
 
 impl Planner {
@@ -64,14 +80,26 @@ impl Planner {
             if i > 0 && class(item) != class(&items[i - 1]) {
                 barrier = self.used;
             }
+            if self.used > barrier
+                && self.trains[self.used - 1].segment == item.len
+                && self.joins(items, self.used - 1, item, limits)
+            {
+                // Behind everything before it: nothing to check.
+                self.add(self.used - 1, i, item);
+                continue;
+            }
             let floor = barrier.max(self.key_floor(item.key)).max(self.used.saturating_sub(LOOK_BACK));
             let train = self.find(items, item, floor, limits).unwrap_or_else(|| self.open(item, floor));
-            self.trains[train].packets.push(i as u16);
-            self.trains[train].bytes += item.len;
-            self.placed.push((item.key, train));
+            self.add(train, i, item);
         }
         self.join_tails(items, limits);
         &self.trains[..self.used]
+    }
+
+    fn add(&mut self, train: usize, index: usize, item: &Item) {
+        self.trains[train].packets.push(index as u16);
+        self.trains[train].bytes += item.len;
+        self.placed.push((item.key, train));
     }
 
     /// The train that holds the latest packet of the same message: none before it may be joined.
@@ -96,7 +124,7 @@ impl Planner {
         let first = &items[usize::from(train.packets[0])];
         !train.closed
             && (first.local, first.remote) == (item.local, item.remote)
-            && train.packets.len() < limits.packets
+            && train.packets.len() < limits.packets(train.segment)
             && train.bytes + item.len <= limits.bytes
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use peyk_sansio::Prng;
 
-const LIMITS: Limits = Limits { packets: 64, bytes: 65507 };
+const LIMITS: Limits = Limits { packets: 64, bytes: 65507, short: Short { bytes: 0, packets: 0 } };
 
 fn item(to: u16, priority: u8, len: usize, key: u64) -> Item {
     let remote = SocketAddr::from(([10, 0, 0, 1], to));
@@ -98,4 +98,18 @@ fn plan__keeps_order_where_it_must() {
             assert!(train.packets.iter().all(|&i| items[usize::from(i)].remote == firsts.remote));
         }
     }
+}
+
+#[test]
+fn plan__short_packets_make_short_trains() {
+    let limits = Limits { short: Short { bytes: 512, packets: 32 }, ..LIMITS };
+    let lengths = |len: usize| {
+        let items: Vec<Item> = (0..64).map(|key| item(1, 7, len, key)).collect();
+        let mut planner = Planner::default();
+        let plan = planner.plan(&items, limits);
+        plan.iter().map(|t| t.packets.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(lengths(156), [32, 32]);
+    assert_eq!(lengths(512), [32, 32]);
+    assert_eq!(lengths(513), [64]);
 }
