@@ -69,12 +69,12 @@ fn application__takes_outcomes_late(world: World) {
 
 fn application__answers_late(world: World) {
     // Much later than a client waits for a server that says nothing: this one says BUSY.
-    let (a, b) = (world.stack(), world.stack_with(|c| c.homa.timeout_ticks = 300));
+    let (a, b) = (world.stack(), world.stack_with(|c| c.homa.timeout_ticks = 1000));
     let (server, addr) = world.bind(&a, 4000);
     let client = Socket::open(&b).unwrap();
     let calls = client.call_many((0..50).map(|i| (addr, contents(i, 1 + i as usize * 500))));
     let requests: Vec<_> = (0..50).map(|_| wait(server.recv()).unwrap()).collect();
-    std::thread::sleep(std::time::Duration::from_millis(900));
+    std::thread::sleep(std::time::Duration::from_millis(2500));
     for request in requests {
         let message = request.message().clone();
         wait(request.reply(message)).unwrap();

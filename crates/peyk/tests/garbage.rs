@@ -146,7 +146,8 @@ fn forge(mut header: Header, random: &mut Prng) -> Vec<u8> {
 fn garbage__changes_nothing_but_counters(world: World) {
     let seconds = std::env::var("PEYK_GARBAGE_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3);
     let until = Instant::now() + Duration::from_secs(seconds);
-    let (a, b) = (world.stack(), world.stack());
+    let stack = || world.stack_with(|c| c.homa.timeout_ticks = common::DEFAULT_TIMEOUT);
+    let (a, b) = (stack(), stack());
     let (server, addr) = world.bind(&a, 4000);
     let tap = Tap::start(addr.carriage());
     let through = addr.with_udp_port(tap.addr.port());

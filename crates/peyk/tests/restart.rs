@@ -79,7 +79,7 @@ fn child() {
     let backend = if backend == "Uring" { peyk::Backend::Uring } else { peyk::Backend::Epoll };
     let world = World { backend, ip: ip.parse().unwrap() };
     let addr = world.at(port.parse().unwrap()).with_udp_port(udp_port.parse().unwrap());
-    let stack = world.stack();
+    let stack = world.stack_with(|c| c.homa.timeout_ticks = common::DEFAULT_TIMEOUT);
     match role {
         "server" => server(&stack, addr),
         _ => client(&stack, addr),
@@ -133,7 +133,7 @@ fn resident_pages() -> usize {
 }
 
 fn server_killed__clients_learn_and_go_on(world: World) {
-    let stack = world.stack();
+    let stack = world.stack_with(|c| c.homa.timeout_ticks = common::DEFAULT_TIMEOUT);
     let client = Socket::open(&stack).unwrap();
     let mut process = Process::start("server", world, world.at(4000).with_udp_port(0));
     let mut addr: Addr = process.expect("ADDR").parse().unwrap();
@@ -179,7 +179,7 @@ fn server_killed__clients_learn_and_go_on(world: World) {
 }
 
 fn client_killed__server_forgets(world: World) {
-    let stack = world.stack();
+    let stack = world.stack_with(|c| c.homa.timeout_ticks = common::DEFAULT_TIMEOUT);
     let (server, addr) = world.bind(&stack, 4000);
     for _ in 0..2 {
         let mut process = Process::start("client", world, addr);

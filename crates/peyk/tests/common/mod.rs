@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use peyk::homa::{Addr, Socket};
 use peyk::{Backend, Config, Stack};
 
+/// Ticks after which a stack takes a silent peer for dead, unless told otherwise.
+pub const DEFAULT_TIMEOUT: u32 = 1000;
+
 /// Under which kernel interface and address family a test runs.
 #[derive(Debug, Clone, Copy)]
 pub struct World {
@@ -36,9 +39,12 @@ impl World {
         }
     }
 
-    /// A configuration on free UDP ports.
+    /// A configuration on free UDP ports, patient enough for a machine that is busy with other
+    /// tests.
     pub fn config(self) -> Config {
-        Config::default().with_backend(self.backend).with_udp_port(0)
+        let mut config = Config::default().with_backend(self.backend).with_udp_port(0);
+        config.homa.timeout_ticks = 5 * DEFAULT_TIMEOUT;
+        config
     }
 
     pub fn stack(self) -> Stack {
