@@ -79,6 +79,17 @@ pub struct Config {
     pub busy_backoff: bool,
     /// Ticks of silence after which an RPC fails.
     pub timeout_ticks: u32,
+    /// RESENDs that timers may send to one peer in a tick, whatever becomes of them. Beyond that a
+    /// RESEND is earned: by a retransmission that turned out to be needed, or by BUSY. Without a
+    /// limit thousands of messages that a busy peer is late with are all asked for again, and the
+    /// answers keep it busy. HomaModule has none.
+    pub resends_per_tick: u32,
+    /// Most RESENDs to one peer that may be saved up.
+    pub resend_burst: u32,
+    /// Ticks for which bytes just sent, for the first time or again, are not sent again: what was
+    /// asked for is on its way, so BUSY is the answer. Should be less than the peers'
+    /// `resend_ticks`; 0, as in HomaModule, always sends again.
+    pub min_retransmit_ticks: u32,
     /// Ticks between the end of a response and the first NEED_ACK; then the interval doubles.
     pub request_ack_ticks: u32,
     /// Longest interval between NEED_ACKs, in ticks.
@@ -166,6 +177,9 @@ impl Default for Config {
             resend_interval_max: 0,
             busy_backoff: true,
             timeout_ticks: 100,
+            resends_per_tick: 4,
+            resend_burst: 64,
+            min_retransmit_ticks: 2,
             request_ack_ticks: 2,
             request_ack_max_ticks: 64,
             mtu: 1500,
@@ -218,6 +232,8 @@ impl Config {
             ("unsched_bytes", self.unsched_bytes),
             ("resend_ticks", self.resend_ticks),
             ("resend_interval", self.resend_interval),
+            ("resends_per_tick", self.resends_per_tick),
+            ("resend_burst", self.resend_burst),
             ("request_ack_ticks", self.request_ack_ticks),
             ("request_ack_max_ticks", self.request_ack_max_ticks),
             ("max_message", self.max_message),

@@ -78,6 +78,8 @@ pub struct Endpoint {
     control: VecDeque<Control>,
     /// The entries of the ACK packets among them.
     ack_batches: VecDeque<AckBatch>,
+    /// Peers with RPCs that wait for RESENDs to be allowed.
+    rationed: Vec<u32>,
     /// RPCs with ranges to retransmit, in turn.
     retransmits: VecDeque<(u32, u32)>,
     /// Peers with more acks than should wait.
@@ -146,6 +148,7 @@ impl Endpoint {
             queue: SendQueue::new(),
             control: VecDeque::new(),
             ack_batches: VecDeque::new(),
+            rationed: Vec::new(),
             retransmits: VecDeque::new(),
             ack_flush: Vec::new(),
             is_dirty: false,
@@ -175,9 +178,10 @@ impl Endpoint {
     /// [`poll_transmit`](Endpoint::poll_transmit) will have something again; `None` for never.
     /// To be asked when both have nothing more to give; never too late, sometimes too early.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let pool = (!self.waiters.is_empty()).then(|| tick_start(self.housekept + 1));
+        let is_ticking = !self.waiters.is_empty() || !self.rationed.is_empty();
+        let ticks = is_ticking.then(|| tick_start(self.housekept + 1));
         let paced = if self.queue.is_empty() { None } else { self.pacer.next_time(Instant::ZERO) };
-        [self.wheel.next_deadline(), self.grants.next_time(), pool, paced].into_iter().flatten().min()
+        [self.wheel.next_deadline(), self.grants.next_time(), ticks, paced].into_iter().flatten().min()
     }
 
     /// Counters.

@@ -47,6 +47,12 @@ pub(crate) struct MessageOut {
     pub init_time: Instant,
     /// Ranges waiting for retransmission, first come first served.
     retransmits: Vec<Retransmit>,
+    /// Tick in which the first segment was sent.
+    first_sent: u64,
+    /// Tick of the last request for retransmission that was heeded, and what those of that tick
+    /// asked for, from the least to the greatest offset.
+    resent_at: u64,
+    resent: Range<u32>,
 }
 
 impl MessageOut {
@@ -62,6 +68,7 @@ impl MessageOut {
         self.last_grant = 0;
         self.sched_prio = 0;
         self.init_time = now;
+        self.resent = 0..0;
     }
 
     /// Forgets the message.
@@ -119,6 +126,31 @@ impl MessageOut {
         let start = self.next;
         self.next = self.segment_end(start);
         start..self.next
+    }
+
+    /// The first segment is sent in this tick.
+    #[inline]
+    pub fn on_first_sent(&mut self, tick: u64) {
+        self.first_sent = tick;
+    }
+
+    /// Whether all that was sent was sent for the first time less than `ticks` ago.
+    pub fn is_fresh(&self, tick: u64, ticks: u64) -> bool {
+        tick < self.first_sent + ticks
+    }
+
+    /// Whether a part of the range was sent again less than `ticks` ago.
+    pub fn is_resent(&self, range: &Range<u32>, tick: u64, ticks: u64) -> bool {
+        tick < self.resent_at + ticks && range.start < self.resent.end && self.resent.start < range.end
+    }
+
+    /// The range is sent again in this tick.
+    pub fn on_resent(&mut self, range: &Range<u32>, tick: u64) {
+        if self.resent_at != tick || self.resent.is_empty() {
+            self.resent_at = tick;
+            self.resent = range.clone();
+        }
+        self.resent = self.resent.start.min(range.start)..self.resent.end.max(range.end);
     }
 
     /// Queues the segments that intersect the range, as far as they have been sent. False if

@@ -5,6 +5,7 @@
 //! bounded; idle ones without RPCs give way, found by a clock hand that looks at a few at a time.
 
 use core::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -12,6 +13,7 @@ use hashbrown::HashMap;
 use crate::ack::PendingAcks;
 use crate::config::{Config, MAX_MTU, MIN_MTU, TICK};
 use crate::priority::PeerCutoffs;
+use crate::resend::{Budget, Lateness};
 use crate::transmit::Path;
 
 /// IP, UDP and Homa DATA headers.
@@ -40,6 +42,14 @@ pub(crate) struct Peer {
     pub heard: u64,
     /// Tick of the last CUTOFFS to it.
     pub cutoffs_sent: u64,
+    /// RESENDs that timers may send to it.
+    pub resends: Budget,
+    /// NEED_ACKs that timers may send to it.
+    pub need_acks: Budget,
+    /// How late it is.
+    pub lateness: Lateness,
+    /// RPCs to whose RESENDs there was no budget, with their generations, oldest first.
+    pub rationed: VecDeque<(u32, u32)>,
     /// Payload bytes of a full DATA packet to it.
     pub segment: u32,
 }
@@ -64,6 +74,7 @@ pub(crate) struct Peers {
     hand: u32,
     mtu: u32,
     num_priorities: u8,
+    resend_burst: u32,
     max: usize,
     gc_threshold: usize,
     idle_ticks: u64,
@@ -83,6 +94,7 @@ impl Peers {
             hand: 0,
             mtu: config.mtu,
             num_priorities: config.num_priorities,
+            resend_burst: config.resend_burst,
             max: config.max_peers as usize,
             gc_threshold: config.peer_gc_threshold as usize,
             idle_ticks: (idle.as_nanos() / TICK.as_nanos()) as u64,
@@ -116,6 +128,10 @@ impl Peers {
             incoming_bytes: 0,
             heard: tick,
             cutoffs_sent: u64::MAX,
+            resends: Budget::new(self.resend_burst, tick),
+            need_acks: Budget::new(self.resend_burst, tick),
+            lateness: Lateness::default(),
+            rationed: VecDeque::new(),
             segment: segment(self.mtu_of(path.remote.ip()), &path),
         };
         let peer = match self.free.pop() {

@@ -43,6 +43,8 @@ pub(crate) struct Rpc {
     pub is_waiting: bool,
     /// It stands in the endpoint's queue of retransmissions.
     pub is_retransmitting: bool,
+    /// It stands in its peer's queue for a RESEND.
+    pub is_rationed: bool,
     pub socket: u32,
     pub peer: u32,
     pub local_port: u16,
@@ -68,6 +70,16 @@ impl Rpc {
     #[inline]
     pub fn is_client(&self) -> bool {
         self.id & 1 == 0
+    }
+
+    /// Whether the other side is to send a part of a message. HomaModule: while a request is not
+    /// all sent as far as granted, the ball is in our own court.
+    pub fn is_owed(&self) -> bool {
+        match self.state {
+            State::Outgoing => self.is_client() && !self.out.is_sendable(),
+            State::Incoming => self.input.is_owed(),
+            State::InService | State::Free => false,
+        }
     }
 }
 
@@ -104,6 +116,7 @@ impl Slab {
                     is_managed: false,
                     is_waiting: false,
                     is_retransmitting: false,
+                    is_rationed: false,
                     socket: 0,
                     peer: 0,
                     local_port: 0,
@@ -139,6 +152,7 @@ impl Slab {
         rpc.state = State::Free;
         rpc.generation = rpc.generation.wrapping_add(1);
         rpc.is_retransmitting = false;
+        rpc.is_rationed = false;
         rpc.out.clear();
         rpc.input.clear();
         self.free.push(slot);

@@ -77,6 +77,12 @@ counters! {
     data_retransmitted,
     /// Times that a timer found an RPC silent and asked for what is missing.
     timer_resends,
+    /// Times that a timer found an RPC silent, but its peer had been sent enough RESENDs.
+    resends_rationed,
+    /// NEED_ACKs that were due, but their peer had been sent enough of them.
+    need_acks_rationed,
+    /// RESENDs answered BUSY because what they ask for had been sent a moment ago.
+    resends_premature,
     /// RPCs of ours that ended with a timeout.
     rpc_timeouts,
     /// RPCs of ours that failed for any reason, timeouts included.

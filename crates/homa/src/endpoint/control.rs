@@ -1,5 +1,7 @@
 //! Control packets coming in, type by type.
 
+use core::ops::Range;
+
 use peyk_wire::homa::{
     Ack, AckEntry, Cutoffs, Grant, Header, MAX_ACKS, MAX_PRIORITY, RESEND_ALL, Resend, Unreachable,
     UnreachableCode,
@@ -56,8 +58,13 @@ impl Endpoint {
             None => control_priority(self.config.num_priorities),
         };
         let end = if resend.length == RESEND_ALL { sent } else { resend.end() };
-        if resend.offset < end.min(sent) {
-            self.retransmit(slot, resend.offset..end.min(sent), priority);
+        let again = resend.offset..end.min(sent);
+        if !again.is_empty() && self.is_premature(a.tick, slot, &again, priority) {
+            self.stats.resends_premature += 1;
+            self.send_control(slot, ControlKind::Busy);
+        } else if !again.is_empty() {
+            self.rpcs[slot].out.on_resent(&again, a.tick);
+            self.retransmit(slot, again, priority);
         }
         // A GRANT must have been lost.
         if self.rpcs[slot].out.extend(end) {
@@ -68,6 +75,14 @@ impl Endpoint {
             self.send_control(slot, ControlKind::Busy);
         }
         Disposition::Handled
+    }
+
+    /// Whether a RESEND asks for what was sent a moment ago. Below the priority of the timers'
+    /// RESENDs are those of receivers that had no memory and dropped it.
+    fn is_premature(&self, tick: u64, slot: u32, range: &Range<u32>, priority: u8) -> bool {
+        let (out, ticks) = (&self.rpcs[slot].out, u64::from(self.config.min_retransmit_ticks));
+        priority >= control_priority(self.config.num_priorities)
+            && (out.is_fresh(tick, ticks) || out.is_resent(range, tick, ticks))
     }
 
     /// RESEND for an RPC that we do not know.
@@ -97,8 +112,12 @@ impl Endpoint {
             let out = &rpc.out;
             let cutoffs = &self.peers[rpc.peer].cutoffs;
             let priority = cutoffs.unscheduled_priority(out.length, self.config.num_priorities);
-            let sent = out.next;
-            self.retransmit(slot, 0..sent, priority);
+            let (all, ticks) = (0..out.next, u64::from(self.config.min_retransmit_ticks));
+            // Each of our RESENDs on the way draws one.
+            if !out.is_resent(&all, a.tick, ticks) {
+                self.rpcs[slot].out.on_resent(&all, a.tick);
+                self.retransmit(slot, all, priority);
+            }
         } else {
             self.stats.drop_wrong_role += 1;
             return Disposition::Dropped;
@@ -110,6 +129,9 @@ impl Endpoint {
     pub(super) fn on_busy(&mut self, a: &Arrival<'_>, header: &Header) -> Disposition {
         let Some(slot) = self.find_or_drop(a, header) else { return Disposition::Dropped };
         let rpc = &self.rpcs[slot];
+        if rpc.wait.rounds > 0 && rpc.is_owed() {
+            self.peers[rpc.peer].resends.on_answer(&self.timers);
+        }
         let is_patient = rpc.is_client() && rpc.state == State::Outgoing;
         let busies = if is_patient { rpc.wait.busies.saturating_add(1) } else { 0 };
         self.touch(slot, a.tick);
@@ -163,6 +185,7 @@ impl Endpoint {
             self.stats.drop_wrong_role += 1;
             return Disposition::Dropped;
         }
+        self.peers[peer].need_acks.on_answer(&self.timers);
         let named = AckEntry { client_id: header.sender_id, server_port: header.dport };
         self.on_acked(a.now, peer, named);
         for &entry in ack.entries() {

@@ -28,6 +28,7 @@ impl Endpoint {
                 if self.rpcs[slot].state == State::Incoming {
                     self.receive(a, slot, data)
                 } else {
+                    self.on_useless(a, data);
                     self.stats.drop_duplicate += 1;
                     Disposition::Dropped
                 }
@@ -60,6 +61,7 @@ impl Endpoint {
     /// DATA of a response to a request of ours.
     pub(super) fn on_response_data(&mut self, a: &Arrival<'_>, data: &Data<'_>) -> Disposition {
         let Some(slot) = self.find_or_drop(a, &data.header) else {
+            self.on_useless(a, data);
             self.on_piggyback(a, data);
             return Disposition::Dropped;
         };
@@ -78,6 +80,12 @@ impl Endpoint {
                 return Disposition::Dropped;
             }
             if let Some(message) = self.whole_message(data) {
+                let rpc = &self.rpcs[slot];
+                if rpc.wait.rounds > 0 && data.is_retransmission() {
+                    let peer = &mut self.peers[rpc.peer];
+                    peer.lateness.on_useful(a.tick);
+                    peer.resends.on_useful(&self.timers);
+                }
                 self.hand_over(slot, message);
                 return Disposition::Handled;
             }
@@ -96,12 +104,8 @@ impl Endpoint {
     fn accept(&mut self, a: &Arrival<'_>, data: &Data<'_>) -> Option<u32> {
         let id = data.header.local_id();
         if a.peer.is_some_and(|peer| self.completed.contains(peer, id)) {
+            self.on_useless(a, data);
             self.stats.drop_completed += 1;
-            return None;
-        }
-        // Id 0 means "none" in acks.
-        if id == 1 {
-            self.stats.drop_malformed += 1;
             return None;
         }
         if data.message_length > self.max_receive {
@@ -135,6 +139,16 @@ impl Endpoint {
             deadline: Instant::MAX,
             since: a.tick,
         }))
+    }
+
+    /// Bytes came that were not needed any more. If they were sent again at our request, that was
+    /// made too early.
+    fn on_useless(&mut self, a: &Arrival<'_>, data: &Data<'_>) {
+        if data.is_retransmission()
+            && let Some(peer) = a.peer
+        {
+            self.peers[peer].lateness.on_useless(&self.timers, a.tick);
+        }
     }
 
     /// The message of a packet that carries all of it, if there is memory. Most messages are
@@ -211,6 +225,7 @@ impl Endpoint {
         if self.rpcs[slot].input.length != data.message_length {
             return self.on_length_changed(a, slot);
         }
+        let has_asked = self.rpcs[slot].wait.rounds > 0;
         self.touch(slot, a.tick);
         let rpc = &mut self.rpcs[slot];
         let input = &mut rpc.input;
@@ -224,12 +239,20 @@ impl Endpoint {
             Insert::Trimmed => self.stats.data_trimmed += 1,
             Insert::Duplicate if !data.payload.is_empty() => {
                 self.stats.drop_duplicate += 1;
+                self.on_useless(a, data);
                 return Disposition::Dropped;
             }
             Insert::Duplicate => {}
             Insert::TooManyGaps => {
                 self.stats.drop_gaps += 1;
                 return Disposition::Dropped;
+            }
+        }
+        if data.is_retransmission() {
+            let peer = &mut self.peers[rpc.peer];
+            peer.lateness.on_useful(a.tick);
+            if has_asked {
+                peer.resends.on_useful(&self.timers);
             }
         }
         if input.is_complete() {

@@ -95,6 +95,11 @@ impl Endpoint {
         path: &'a Path,
         header: &Header,
     ) -> Result<Arrival<'a>, Disposition> {
+        // Id 0 means "none" in acks.
+        if header.sender_id <= 1 {
+            self.stats.drop_malformed += 1;
+            return Err(Disposition::Dropped);
+        }
         let tick = tick_of(now);
         let peer = self.peers.find(path);
         if let Some(peer) = peer {

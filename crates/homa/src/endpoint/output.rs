@@ -222,6 +222,9 @@ impl Endpoint {
         let rpc = &mut self.rpcs[slot];
         let (peer, out) = (&self.peers[rpc.peer], &mut rpc.out);
         let segment = out.advance();
+        if segment.start == 0 {
+            out.on_first_sent(tick_of(now));
+        }
         let priority = if segment.start < out.unscheduled {
             peer.cutoffs.unscheduled_priority(out.length, self.config.num_priorities)
         } else {

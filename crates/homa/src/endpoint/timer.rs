@@ -11,7 +11,7 @@ use super::output::ControlKind;
 use super::{Endpoint, tick_of, tick_start};
 use crate::error::RpcError;
 use crate::priority::control_priority;
-use crate::resend::{Silence, Wait};
+use crate::resend::{Silence, Timers, Wait};
 use crate::rpc::{NO_TIMER, State};
 
 /// Gaps of a message asked for at a time.
@@ -38,6 +38,9 @@ impl Endpoint {
             }
         }
         self.due = due;
+        if !self.rationed.is_empty() {
+            self.serve_rationed(now, tick);
+        }
         if tick != self.housekept {
             self.keep_house(now, tick);
         }
@@ -110,35 +113,50 @@ impl Endpoint {
             let deadline = super::tick_after(rpc.deadline);
             self.arm(slot, deadline);
         }
-        let rpc = &self.rpcs[slot];
-        match (rpc.is_client(), rpc.state) {
-            (false, State::Outgoing) => self.on_unacked(now, tick, slot),
-            // HomaModule: a request not all sent as far as granted is in our own court.
-            (true, State::Outgoing) if rpc.out.is_sendable() => {}
-            (true, State::Outgoing) => self.on_silence(now, tick, slot),
-            (_, State::Incoming) if rpc.input.is_owed() => self.on_silence(now, tick, slot),
-            _ => {}
+        let rpc = &mut self.rpcs[slot];
+        if !rpc.is_client() && rpc.state == State::Outgoing {
+            self.on_unacked(now, tick, slot);
+        } else if rpc.is_owed() && !rpc.is_rationed {
+            let peer = &self.peers[rpc.peer];
+            let timers = self.timers.stretched(peer.lateness.ticks(tick));
+            // We were late: that time was not the peer's silence.
+            rpc.wait.since += tick.saturating_sub(timers.resend_due(rpc.wait));
+            let may_ask = peer.rationed.is_empty();
+            self.on_silence(now, tick, slot, &timers, may_ask);
         }
     }
 
-    fn on_silence(&mut self, now: Instant, tick: u64, slot: u32) {
+    /// An RPC is owed something. It may ask if its peer has budget, and nobody waits for that.
+    fn on_silence(&mut self, now: Instant, tick: u64, slot: u32, timers: &Timers, may_ask: bool) {
         let rpc = &mut self.rpcs[slot];
-        let due = self.timers.resend_due(rpc.wait);
-        // We were late: that time was not the peer's silence.
-        rpc.wait.since += tick.saturating_sub(due);
-        match self.timers.on_silence(rpc.wait, tick) {
+        match timers.on_silence(rpc.wait, tick) {
             Silence::Wait(due) => self.arm(slot, due),
             Silence::Resend => {
-                rpc.wait.rounds = rpc.wait.rounds.saturating_add(1);
-                let due = self.timers.resend_due(rpc.wait);
-                self.stats.timer_resends += 1;
                 if rpc.is_managed {
                     // What is granted to a sender that has fallen silent is kept from the others,
                     // until it times out. Its next bytes bring the message back.
                     rpc.is_managed = false;
                     self.grants.remove(slot);
                 }
-                self.request_retransmission(slot);
+                let (index, peer) = (rpc.peer, &mut self.peers[rpc.peer]);
+                if may_ask && peer.resends.take(timers, tick) {
+                    self.stats.timer_resends += 1;
+                    self.request_retransmission(slot);
+                } else {
+                    self.stats.resends_rationed += 1;
+                    if timers.is_heard(peer.heard, tick) {
+                        rpc.is_rationed = true;
+                        if peer.rationed.is_empty() {
+                            self.rationed.push(index);
+                        }
+                        peer.rationed.push_back((slot, rpc.generation));
+                        return;
+                    }
+                    // Those that did ask ask for all: there is nobody to answer.
+                }
+                let rpc = &mut self.rpcs[slot];
+                rpc.wait = timers.after_resend(rpc.wait, tick);
+                let due = timers.resend_due(rpc.wait);
                 self.arm(slot, due);
             }
             Silence::Timeout if rpc.is_client() => {
@@ -150,6 +168,33 @@ impl Endpoint {
                 self.end_server(now, slot);
             }
         }
+    }
+
+    /// Lets the RPCs ask that waited for it, as far as the budgets of their peers go.
+    fn serve_rationed(&mut self, now: Instant, tick: u64) {
+        let mut rationed = core::mem::take(&mut self.rationed);
+        rationed.retain(|&index| {
+            loop {
+                let peer = &mut self.peers[index];
+                let timers = self.timers.stretched(peer.lateness.ticks(tick));
+                // Without a sign of life the rest counts its silence like everybody else.
+                let is_heard = timers.is_heard(peer.heard, tick);
+                let may_ask = peer.resends.has(&timers, tick);
+                if is_heard && !may_ask {
+                    return !peer.rationed.is_empty();
+                }
+                let Some((slot, generation)) = peer.rationed.pop_front() else { return false };
+                let rpc = &mut self.rpcs[slot];
+                if rpc.generation == generation && rpc.is_rationed {
+                    rpc.is_rationed = false;
+                    if rpc.is_owed() {
+                        rpc.wait = timers.after_rationing(rpc.wait, tick);
+                        self.on_silence(now, tick, slot, &timers, may_ask);
+                    }
+                }
+            }
+        });
+        self.rationed.append(&mut rationed);
     }
 
     /// A response of ours is not acknowledged, or not granted.
@@ -179,7 +224,12 @@ impl Endpoint {
             rpc.wait.since += tick - due;
             rpc.wait.rounds = rpc.wait.rounds.saturating_add(1);
             due = due_after(rpc.wait.since, rpc.wait.rounds);
-            self.send_control(slot, ControlKind::NeedAck);
+            let peer = rpc.peer;
+            if self.peers[peer].need_acks.take(&timers, tick) {
+                self.send_control(slot, ControlKind::NeedAck);
+            } else {
+                self.stats.need_acks_rationed += 1;
+            }
         }
         self.arm(slot, due.min(forget));
     }

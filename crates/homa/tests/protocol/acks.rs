@@ -89,6 +89,7 @@ fn retransmissions_do_not_take_acks() {
     let mut lab = Lab::new();
     let (rpc, _) = lab.request(pattern(10));
     finished_before(&mut lab, rpc);
+    lab.pass(ms(2));
     let sent = lab.feed(&lab.server_of(rpc).resend_all());
     assert!(sent[0].data().ack.is_none(), "the copy of an old ack would be harmless, but why");
 }

@@ -165,6 +165,7 @@ fn defect_11_retransmissions_repeat_no_ack() {
     lab.take_response();
     let (second, sent) = lab.request(pattern(10));
     assert_eq!(sent[0].data().ack.client_id, first.0);
+    lab.pass(ms(2));
     let again = lab.feed(&lab.server_of(second).resend_all());
     assert!(again[0].data().ack.is_none());
 }

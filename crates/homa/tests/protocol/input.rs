@@ -175,6 +175,7 @@ fn short_grant_and_resend_of_other_generations_are_understood() {
     let (rpc, _) = lab.request(pattern(50_000));
     let from = lab.server_of(rpc);
     assert_eq!(ranges(&lab.feed(&from.grant(41_000, 1)[..33])), [(40_000, 41_424)]);
+    lab.pass(ms(2));
     let sent = lab.feed(&from.resend(0, 1424, 3)[..36]);
     assert_eq!(ranges(&sent), [(0, 1424)]);
     assert_eq!(sent[0].priority, 7, "without a priority byte: the highest");

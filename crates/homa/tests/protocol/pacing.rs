@@ -97,7 +97,7 @@ fn resend_for_deferred_bytes_is_answered_busy() {
 fn retransmissions_are_charged_not_delayed() {
     let mut lab = Lab::with(slow(), 16);
     let (rpc, _) = lab.request(pattern(40_000));
-    lab.pass(ms(1));
+    lab.pass(ms(2));
     let sent = lab.feed(&lab.server_of(rpc).resend(0, 14_240, 7));
     assert_eq!(sent.len(), 10);
     let (_, sent) = lab.request(pattern(5_000));

@@ -85,6 +85,7 @@ fn change_of_mtu_does_not_move_boundaries_of_messages_under_way() {
     let (rpc, _) = lab.request(pattern(100_000));
     assert!(lab.endpoint.set_mtu(Lab::path(0).remote.ip(), 9000));
     let from = lab.server_of(rpc);
+    lab.pass(ms(2));
     assert_eq!(ranges(&lab.feed(&from.resend(1424, 1, 7))), [(1424, 2848)]);
     assert_eq!(ranges(&lab.feed(&from.grant(41_000, 0))), [(40_000, 41_424)]);
     let (_, sent) = lab.request(pattern(30_000));
