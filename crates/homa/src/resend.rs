@@ -17,8 +17,8 @@
 use crate::config::Config;
 
 /// How late a peer is with what it owes us: by so much its timers are stretched. It grows with
-/// every retransmission that came for nothing, for then the original was only late; it shrinks
-/// with every one that was needed, and with time. Where nothing is late it is nothing.
+/// every retransmission that came for nothing, for then the original was only late; it shrinks by
+/// half as much with every one that was needed, and with time. Where nothing is late it is nothing.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Lateness {
     /// In 1/8 ticks, at tick `at`; one less in each tick since.
@@ -38,7 +38,7 @@ impl Lateness {
     pub fn on_useless(&mut self, timers: &Timers, now: u64) {
         let max = (timers.resend_ticks * MAX_LATENESS).min(timers.timeout_ticks / 4);
         self.update(now);
-        self.eighths = (self.eighths + 1).min(8 * max);
+        self.eighths = (self.eighths + 2).min(8 * max);
     }
 
     /// A retransmission came whose bytes were missing.
@@ -177,6 +177,8 @@ impl Timers {
             resend_ticks: self.resend_ticks + late,
             resend_ticks_busy: self.resend_ticks_busy.max(self.resend_ticks + late),
             resend_interval: self.resend_interval + late,
+            // Or there would be fewer attempts; at most twice as long.
+            timeout_ticks: self.timeout_ticks + 4 * late,
             ..self
         }
     }
@@ -210,9 +212,9 @@ impl Timers {
         Wait { since: wait.since + waited - waited / RATIONED_SHARE, ..wait }
     }
 
-    /// Whether a peer is at work: heard of more recently than one that is asked again.
+    /// Whether a peer is at work: not silent for longer than an RPC may be.
     pub fn is_heard(&self, heard: u64, now: u64) -> bool {
-        now < heard + self.resend_ticks
+        now <= heard + self.resend_ticks
     }
 
     /// What to do at tick `now`.

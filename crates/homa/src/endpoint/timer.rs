@@ -144,7 +144,7 @@ impl Endpoint {
                     self.request_retransmission(slot);
                 } else {
                     self.stats.resends_rationed += 1;
-                    if timers.is_heard(peer.heard, tick) {
+                    if peer.heard > rpc.wait.since && timers.is_heard(peer.heard, tick) {
                         rpc.is_rationed = true;
                         if peer.rationed.is_empty() {
                             self.rationed.push(index);

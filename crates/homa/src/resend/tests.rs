@@ -71,3 +71,56 @@ fn need_ack_interval_that_never_doubles() {
     let timers = Timers::new(&config);
     assert_eq!([0, 1, 2].map(|n| timers.need_ack_due(0, n)), [3, 6, 9]);
 }
+
+#[test]
+fn budget_is_a_burst_and_a_rate_and_what_is_earned() {
+    let timers = timers();
+    let mut budget = Budget::new(64, 1000);
+    let taken = |budget: &mut Budget, tick| (0..500).filter(|_| budget.take(&timers, tick)).count();
+    assert_eq!(taken(&mut budget, 1000), 64);
+    assert_eq!(taken(&mut budget, 1001), 4);
+    assert!(!budget.has(&timers, 1001));
+    (0..3).for_each(|_| budget.on_useful(&timers));
+    budget.on_answer(&timers);
+    assert_eq!(taken(&mut budget, 1001), 7);
+    assert_eq!(taken(&mut budget, 1000), 0, "time does not run backwards");
+    assert_eq!(taken(&mut budget, 1_000_000), 64, "no more than the burst is saved up");
+}
+
+#[test]
+fn lateness_grows_with_useless_retransmissions_and_goes_with_time() {
+    let timers = timers();
+    let mut lateness = Lateness::default();
+    assert_eq!(lateness.ticks(1000), 0);
+    (0..8).for_each(|_| lateness.on_useless(&timers, 1000));
+    assert_eq!(lateness.ticks(1000), 2);
+    (0..8).for_each(|_| lateness.on_useful(1000));
+    assert_eq!(lateness.ticks(1000), 1);
+    (0..10_000).for_each(|_| lateness.on_useless(&timers, 1000));
+    assert_eq!(lateness.ticks(1000), 25, "a quarter of the time-out");
+    assert_eq!([1080, 1192, 1193].map(|now| lateness.ticks(now)), [15, 1, 0]);
+    assert_eq!(timers.stretched(10).resend_due(wait_since(100)), 115);
+}
+
+#[test]
+fn waiting_to_ask_counts_for_an_eighth() {
+    let timers = timers();
+    let wait = timers.after_rationing(wait_since(100), 105 + 80);
+    assert_eq!(wait.since, 100 + 70);
+    // Ten ticks of silence beyond the first RESEND are two RESENDs not sent.
+    let wait = timers.after_resend(wait, 185);
+    assert_eq!((wait.rounds, timers.resend_due(wait)), (3, 190));
+}
+
+#[test]
+fn after_a_resend_the_next_is_due_in_time() {
+    let timers = timers();
+    let wait = timers.after_resend(wait_since(100), 105);
+    assert_eq!((wait.rounds, timers.resend_due(wait)), (1, 110));
+    let wait = timers.after_resend(wait, 1_000_000);
+    assert_eq!(timers.resend_due(wait), 200, "the time-out ends it");
+}
+
+fn wait_since(since: u64) -> Wait {
+    Wait { since, rounds: 0, busies: 0 }
+}

@@ -246,3 +246,19 @@ fn checksum_flags_and_urgent_are_not_looked_at() {
     lab.feed(&packet);
     assert_eq!(lab.take_request().1, b"hello");
 }
+
+#[test]
+fn id_0_is_no_rpc() {
+    let mut lab = Lab::new();
+    // As a client and as a server would write it, also to where nobody listens: no UNREACHABLE.
+    for (id, sport, dport) in
+        [(0, CLIENT_PORT, PORT), (1, PORT, lab.client_port()), (0, CLIENT_PORT, 77), (1, PORT, 0x9999)]
+    {
+        let from = From { sport, dport, id };
+        for packet in [from.whole(b"x"), from.resend_all(), from.need_ack(), from.rpc_unknown()] {
+            assert!(lab.feed(&packet).is_empty());
+        }
+    }
+    assert_eq!(lab.endpoint.stats().drop_malformed, 16);
+    assert_eq!((lab.endpoint.rpc_count(), lab.events.len()), (0, 0));
+}

@@ -16,6 +16,7 @@ mod input;
 mod limits;
 mod memory;
 mod once;
+mod overload;
 mod pacing;
 mod priorities;
 mod resends;

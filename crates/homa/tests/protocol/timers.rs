@@ -152,3 +152,56 @@ fn slow_server_keeps_its_client_waiting_by_busy() {
     assert!((10..=14).contains(&busy), "{busy} BUSY packets: HomaModule would draw 90");
     world.assert_clean();
 }
+
+/// Silence of one peer towards many RPCs.
+fn many(count: usize) -> (Lab, Vec<peyk_homa::RpcId>) {
+    let mut lab = Lab::new();
+    let rpcs = (0..count).map(|_| lab.request(pattern(10)).0).collect();
+    (lab, rpcs)
+}
+
+#[test]
+fn dead_peer_is_not_asked_for_every_rpc_and_all_fail_in_time() {
+    let (mut lab, rpcs) = many(1000);
+    let sent = lab.pass(ms(99));
+    assert!(lab.events.is_empty());
+    assert!((64..=64 + 99 * 4).contains(&sent.len()), "{} RESENDs", sent.len());
+    lab.pass(ms(1));
+    assert_eq!(lab.events.len(), rpcs.len());
+    assert!(lab.endpoint.poll_timeout().is_none());
+}
+
+#[test]
+fn rationed_rpcs_ask_oldest_first_and_do_not_time_out() {
+    let (mut lab, rpcs) = many(1000);
+    let (alive, _) = lab.request(pattern(10));
+    let mut asked: Vec<u64> = Vec::new();
+    for _ in 0..240 {
+        // The peer is there, but does no more than that.
+        lab.feed(&lab.server_of(alive).busy());
+        let sent = lab.pass(ms(1));
+        asked.extend(only(&sent, PacketType::Resend).iter().map(|s| s.header().sender_id));
+    }
+    assert!(lab.events.is_empty(), "{:?}", lab.events);
+    assert_eq!(asked[..rpcs.len()], rpcs.iter().map(|rpc| rpc.0).collect::<Vec<_>>());
+    assert!(lab.endpoint.stats().resends_rationed > 900);
+}
+
+#[test]
+fn what_is_useful_may_be_asked_for_at_once() {
+    let (mut lab, rpcs) = many(4000);
+    let mut ticks = 0;
+    let mut left = rpcs.len();
+    while left > 0 {
+        ticks += 1;
+        // Everything was lost, but the peer sends again what it is asked for.
+        for resend in lab.pass(ms(1)) {
+            let from = From { id: resend.header().sender_id | 1, sport: PORT, dport: lab.client_port() };
+            lab.feed(&from.data_with(1, 1, 0, b"r", |data| data.retransmit = 1));
+            left -= 1;
+        }
+        assert!(ticks < 100, "{left} left");
+    }
+    assert_eq!(lab.events.len(), rpcs.len());
+    assert_eq!(lab.endpoint.stats().timer_resends, rpcs.len() as u64);
+}
