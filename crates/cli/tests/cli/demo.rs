@@ -71,8 +71,8 @@ fn homa_and_tcp_get_the_same_and_lose_nothing() {
 fn homa_repairs_losses() {
     let mut arguments =
         vec!["--transports", "homa,tcp1", "--drop", "1%", "--workload", "w3", "--hold", "100"];
-    // Far from overload: tests share the machine with others.
-    arguments.extend(["--load", "10%"]);
+    // Tests share the machine with others: at times this is an overload, and must end well too.
+    arguments.extend(["--load", "60%"]);
     let figures = demo("drop", &arguments);
     assert_clean(&figures, &["homa", "tcp1"], 100);
     assert_eq!(figures["settings"]["homa_drop"], 0.01);
