@@ -42,6 +42,9 @@ mod timer;
 
 use output::{AckBatch, Control};
 
+/// Time in which a grant should come on any network this is meant for.
+const EXPECTED_WITHIN: Duration = Duration::from_micros(200);
+
 /// Homa for one local address. See the crate's documentation.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -86,6 +89,8 @@ pub struct Endpoint {
     ack_flush: Vec<u32>,
     /// Something may have changed since the last drain of packets.
     is_dirty: bool,
+    /// When a message last ran out of grants.
+    starved_at: Instant,
     /// RPCs whose message waits for pool memory, shortest message first.
     waiters: BTreeSet<(u32, u32)>,
 
@@ -152,6 +157,7 @@ impl Endpoint {
             retransmits: VecDeque::new(),
             ack_flush: Vec::new(),
             is_dirty: false,
+            starved_at: Instant::ZERO,
             waiters: BTreeSet::new(),
             events: VecDeque::new(),
             blocked: Vec::new(),
@@ -227,6 +233,12 @@ impl Endpoint {
     /// Bytes granted to senders but not received, beyond unscheduled ones.
     pub fn total_incoming(&self) -> u64 {
         self.grants.total_incoming()
+    }
+
+    /// Whether packets that the endpoint itself has asked for, data or grants, should come within a
+    /// round trip: a hint for whoever decides how to wait for them.
+    pub fn expects_packets(&self, now: Instant) -> bool {
+        self.grants.total_incoming() > 0 || now.saturating_since(self.starved_at) < EXPECTED_WITHIN
     }
 
     /// Whether there is nothing left to do: no RPC, no packet, no event.

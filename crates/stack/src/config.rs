@@ -12,7 +12,9 @@ use crate::driver::fault::Faults;
 /// How a shard waits when it has nothing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Poll {
-    /// Sleep in the kernel at once: least CPU, but each packet pays for a wake-up.
+    /// Sleep in the kernel at once: least CPU, but each packet pays for a wake-up. Only in the
+    /// middle of a long message, when packets are sure to be on their way, it looks for up to
+    /// 50 us first.
     Sleep,
     /// Never sleep: least latency, one CPU always busy.
     Spin,
@@ -125,7 +127,7 @@ impl Default for Config {
             cpu: None,
             udp_port: DEFAULT_UDP_PORT,
             receive_memory: 64 << 20,
-            max_mtu: 9000,
+            max_mtu: 65_535,
             submissions: 4096,
             parked_calls: 4096,
             homa,

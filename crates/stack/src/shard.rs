@@ -30,6 +30,8 @@ use peyk_kevent::{Spin, Wait};
 const TRANSMIT_BURST: usize = 128 << 10;
 /// Submissions taken in one turn, so that a busy application cannot keep packets waiting.
 const SUBMISSION_BURST: usize = 256;
+/// Longest look for packets that are on their way; about what a wake-up costs.
+const EXPECTED: Duration = Duration::from_micros(50);
 /// Time for the farewells of a stopping stack to leave.
 const FAREWELL: Duration = Duration::from_millis(200);
 
@@ -90,6 +92,10 @@ pub(crate) struct Shard {
     app: App,
     shared: Arc<Shared>,
     spin: Spin,
+    /// The wait under way looks for packets that should come soon.
+    is_looking: bool,
+    /// Such a look brought nothing, and nothing has come since.
+    looked_in_vain: bool,
     stopping: bool,
     turns: u64,
     /// Submissions taken out of the ring since something was found that had not fit into it.
@@ -109,6 +115,8 @@ impl Shard {
                 Poll::Spin => Spin::Spin,
                 Poll::Adaptive { max } => Spin::Adaptive { max },
             },
+            is_looking: false,
+            looked_in_vain: false,
             stopping: false,
             turns: 0,
             taken_since_late: 0,
@@ -141,8 +149,26 @@ impl Shard {
         let deadline = self.core.endpoint.poll_timeout().into_iter().chain(service_wants).min();
         match deadline {
             Some(at) if at <= self.core.now => self.at_once(),
-            at => Wait { until: at.map(|at| self.owners.clock.to_std(at)), spin: self.spin },
+            at => self.next_wait(at),
         }
+    }
+
+    /// How to wait for what happens next, until `deadline` at the latest.
+    ///
+    /// In the middle of a long message a shard looks for a moment before it sleeps, even if told to
+    /// sleep: it knows that packets are on their way, and sleeping between them would cost both hosts
+    /// a wake-up for each train.
+    fn next_wait(&mut self, deadline: Option<Instant>) -> Wait {
+        let now = self.core.now;
+        let clock = self.owners.clock;
+        let looks =
+            self.spin == Spin::Sleep && !self.looked_in_vain && self.core.endpoint.expects_packets(now);
+        self.is_looking = looks;
+        if looks {
+            let until = deadline.unwrap_or(Instant::MAX).min(now + EXPECTED);
+            return Wait { until: Some(clock.to_std(until)), spin: Spin::Spin };
+        }
+        Wait { until: deadline.map(|at| clock.to_std(at)), spin: self.spin }
     }
 
     /// Takes what is there, without waiting.
@@ -169,6 +195,7 @@ impl Shard {
         if !woke {
             *now = clock.now();
         }
+        self.looked_in_vain = !woke && (self.looked_in_vain || self.is_looking);
         if let Err(e) = result {
             tracing::error!(error = %e, "receiving packets failed");
         }

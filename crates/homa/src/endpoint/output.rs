@@ -276,6 +276,9 @@ impl Endpoint {
     /// All that may be sent of a message has been: now the other side is to act.
     fn on_sent(&mut self, now: Instant, slot: u32) {
         let rpc = &mut self.rpcs[slot];
+        if !rpc.out.is_sent() {
+            self.starved_at = now;
+        }
         rpc.wait = Wait::from(tick_of(now));
         let due = if rpc.is_client() {
             if rpc.state != State::Outgoing {

@@ -297,3 +297,35 @@ fn the_same_seed_gives_the_same_packets() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn expects_packets__while_granted_bytes_or_grants_are_due() {
+    let mut pair = Pair::new(1, &Config::default(), 64);
+    let (now, soon) = (pair.now, pair.now + Duration::from_micros(100));
+    let to = PeerAddr { path: path(1), port: 99 };
+    let send = |pair: &mut Pair, length: usize| {
+        let (socket, message) = (pair.sockets[0], Payload::from(vec![7; length]));
+        pair.ends[0].send_request(now, socket, to, message, RequestOptions::default()).unwrap();
+        let mut packets = Vec::new();
+        while let Some(packet) = pair.ends[0].poll_transmit(now) {
+            let mut bytes = Vec::new();
+            packet.write_to(&mut bytes);
+            packets.push(bytes);
+        }
+        packets
+    };
+    let short = send(&mut pair, 1000);
+    assert!(!pair.ends[0].expects_packets(now), "an answer takes as long as the application takes");
+    for bytes in &short {
+        pair.ends[1].handle_packet(now, &path(0), bytes);
+    }
+    assert!(!pair.ends[1].expects_packets(now), "all of it is here");
+    let long = send(&mut pair, 500_000);
+    assert!(pair.ends[0].expects_packets(soon), "a grant is due");
+    assert!(!pair.ends[0].expects_packets(now + Duration::from_millis(1)), "it did not come");
+    for bytes in &long {
+        pair.ends[1].handle_packet(now, &path(0), bytes);
+    }
+    assert!(pair.ends[1].poll_transmit(now).is_some(), "it grants");
+    assert!(pair.ends[1].expects_packets(now), "what it granted is due");
+}
