@@ -299,7 +299,7 @@ fn the_same_seed_gives_the_same_packets() {
 }
 
 #[test]
-fn expects_packets__while_granted_bytes_or_grants_are_due() {
+fn expects_packets_while_granted_bytes_or_grants_are_due() {
     let mut pair = Pair::new(1, &Config::default(), 64);
     let (now, soon) = (pair.now, pair.now + Duration::from_micros(100));
     let to = PeerAddr { path: path(1), port: 99 };
