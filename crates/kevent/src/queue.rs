@@ -33,7 +33,7 @@ const LOOKS_PER_CLOCK: u32 = 8;
 const HOT: u32 = 64;
 /// Trains received by plain calls in one wait when there were some the time before: more would save
 /// little, and what they ask for would wait.
-const BULK: usize = 4;
+const BULK: usize = 2;
 /// How long dropping a queue waits for the kernel to let go of its memory.
 const DROP_GRACE: Duration = Duration::from_secs(2);
 

@@ -127,7 +127,7 @@ impl Default for Config {
             cpu: None,
             udp_port: DEFAULT_UDP_PORT,
             receive_memory: 64 << 20,
-            max_mtu: 65_535,
+            max_mtu: 9000,
             submissions: 4096,
             parked_calls: 4096,
             homa,
