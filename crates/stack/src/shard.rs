@@ -25,9 +25,9 @@ use crate::service::{Context, Service};
 use crate::stats::{StackStats, Usage};
 use peyk_kevent::{Spin, Wait};
 
-/// Bytes handed to the driver in one turn before looking for received packets again: two full
-/// trains, some tens of microseconds of copying.
-const TRANSMIT_BURST: usize = 128 << 10;
+/// Bytes handed to the driver in one turn before looking for received packets again: one full
+/// train, some tens of microseconds of copying.
+const TRANSMIT_BURST: usize = 64 << 10;
 /// Submissions taken in one turn, so that a busy application cannot keep packets waiting.
 const SUBMISSION_BURST: usize = 256;
 /// Longest look for packets that are on their way; about what a wake-up costs.
