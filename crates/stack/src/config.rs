@@ -123,7 +123,7 @@ impl Default for Config {
         Config {
             name: "peyk".into(),
             backend: Backend::Auto,
-            poll: Poll::Adaptive { max: Duration::from_micros(50) },
+            poll: Poll::Adaptive { max: Duration::from_micros(100) },
             cpu: None,
             udp_port: DEFAULT_UDP_PORT,
             receive_memory: 64 << 20,

@@ -14,7 +14,7 @@ use crate::{
 pub const PORT: u16 = 4_000;
 
 /// Longest polling before sleeping.
-const ADAPTIVE: Duration = Duration::from_micros(50);
+const ADAPTIVE: Duration = Duration::from_micros(100);
 
 /// Starts a stack that carries its servers' packets over this UDP port.
 pub fn start(flags: &StackFlags, udp_port: u16) -> Result<Stack> {
