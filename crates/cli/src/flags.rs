@@ -218,6 +218,9 @@ pub struct StackFlags {
     /// What to do when there is nothing to do.
     #[arg(long, value_enum, default_value_t = PollName::Adaptive)]
     pub poll: PollName,
+    /// Write every packet sent and received to this pcapng file, for `peyk decode` or Wireshark.
+    #[arg(long, value_name = "FILE")]
+    pub capture: Option<PathBuf>,
 }
 
 /// Print the Homa packets of a capture, one line each.

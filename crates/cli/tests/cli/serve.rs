@@ -85,3 +85,16 @@ fn ping_says_why_there_is_no_response() {
     assert!(text.contains("1 lost (100.0 %)"), "{text}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("no response"));
 }
+
+#[test]
+fn a_capture_of_ping_decodes_to_its_packets() {
+    let (_server, address) = Server::start("127.0.0.1:4000");
+    let file = crate::common::path("ping.pcapng");
+    let file = file.to_str().unwrap();
+    crate::common::run(&["ping", &address, "-c", "2", "-i", "0", "--quiet", "--capture", file]);
+    let port = address.rsplit('/').next().unwrap();
+    let output = crate::common::run(&["decode", file, "--udp-port", port]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let data = |side: &str| text.lines().filter(|l| l.contains(" DATA ") && l.contains(side)).count();
+    assert_eq!((data(" client,"), data(" server,")), (2, 2), "{text}");
+}
