@@ -41,6 +41,9 @@ pub struct Config {
     pub udp_port: u16,
     /// Memory for messages being received or not yet dropped by the application, in bytes;
     /// rounded up to pages of 64 KiB. Touched only as it is needed.
+    ///
+    /// An application that keeps more than this waits for itself: further messages are not received
+    /// until it drops some.
     pub receive_memory: usize,
     /// Largest IP packet to use even where the route would allow more, in bytes.
     pub max_mtu: u32,
