@@ -271,7 +271,7 @@ impl Queue {
         }
         let before = out.len();
         let disarmed = self.hot >= HOT;
-        self.look(out, disarmed || self.eager || wait.spin != Spin::Sleep)?;
+        self.look(out, disarmed || wait.spin != Spin::Sleep)?;
         if out.len() > before {
             self.eager = true;
             self.core.stats.immediate += 1;
@@ -288,7 +288,6 @@ impl Queue {
             return Ok(out.len() - before);
         }
         self.sleep(wait, budget.is_zero(), start, out)?;
-        self.eager = out.len() > before;
         Ok(out.len() - before)
     }
 
