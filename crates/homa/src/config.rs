@@ -52,6 +52,13 @@ pub struct Config {
     pub unsched_cutoffs: [u32; LEVELS],
     /// Whether the cutoffs follow the message sizes seen.
     pub adaptive_cutoffs: bool,
+    /// Whether the priority of unscheduled data follows the bytes of the message not yet sent, as in
+    /// the simulations of the Homa paper, rather than its length, as in HomaModule.
+    pub unsched_by_remaining: bool,
+    /// Grants that begin within this many bytes of a message's end get at least the priority which
+    /// unscheduled data of as many bytes would have, as in the simulations of the Homa paper; 0, as
+    /// in HomaModule, is off.
+    pub tail_boost_bytes: u32,
     /// Speed of the link in Mbit/s.
     pub link_mbps: u32,
 
@@ -166,6 +173,8 @@ impl Default for Config {
             num_priorities: 8,
             unsched_cutoffs: DEFAULT_CUTOFFS,
             adaptive_cutoffs: true,
+            unsched_by_remaining: false,
+            tail_boost_bytes: 0,
             link_mbps: 25_000,
             pacing: Pacing::Off,
             max_nic_est_backlog: Duration::from_micros(5),

@@ -146,7 +146,7 @@ impl Endpoint {
             wheel: Wheel::new(TICK, now),
             due: Vec::new(),
             housekept: tick_of(now),
-            grants: Grants::new(grant_config(&config, cutoffs.max_sched_prio())),
+            grants: Grants::new(grant_config(&config, &cutoffs)),
             granted: Vec::new(),
             cutoffs,
             pacer: Pacer::new(pacer_config(&config)),
@@ -293,17 +293,19 @@ fn max_receive(config: &Config, pool: &Pool) -> u32 {
     config.max_message.min(u32::try_from(bytes).unwrap_or(u32::MAX))
 }
 
-fn grant_config(config: &Config, max_sched_prio: u8) -> GrantConfig {
+fn grant_config(config: &Config, cutoffs: &Cutoffs) -> GrantConfig {
     GrantConfig {
         max_incoming: u64::from(config.max_incoming),
         window: config.window,
         max_overcommit: config.max_overcommit as usize,
         num_priorities: config.num_priorities,
-        max_sched_prio,
+        max_sched_prio: cutoffs.max_sched_prio(),
         fifo_grant_increment: config.fifo_grant_increment,
         grant_fifo_fraction: config.grant_fifo_fraction,
         link_mbps: config.link_mbps,
         bucket: None,
+        tail_boost_bytes: config.tail_boost_bytes,
+        cutoffs: *cutoffs.table(),
     }
 }
 

@@ -25,6 +25,8 @@ use core::time::Duration;
 use peyk_sansio::Instant;
 use slab::Slab;
 
+use crate::priority::{DEFAULT_CUTOFFS, LEVELS};
+
 mod bucket;
 mod fifo;
 mod heap;
@@ -63,6 +65,11 @@ pub struct GrantConfig {
     pub link_mbps: u32,
     /// Optional limit on the rate of all grants.
     pub bucket: Option<GrantBucket>,
+    /// Grants that begin within this many bytes of a message's end are raised to the level that
+    /// unscheduled data of as many bytes has by the cutoffs; 0 is off.
+    pub tail_boost_bytes: u32,
+    /// Longest message per level, as in CUTOFFS packets; for the tail boost only.
+    pub cutoffs: [u32; LEVELS],
 }
 
 impl Default for GrantConfig {
@@ -77,6 +84,8 @@ impl Default for GrantConfig {
             grant_fifo_fraction: 50,
             link_mbps: 25_000,
             bucket: None,
+            tail_boost_bytes: 0,
+            cutoffs: DEFAULT_CUTOFFS,
         }
     }
 }
@@ -264,9 +273,10 @@ impl Grants {
         }
     }
 
-    /// Tells the highest priority for scheduled data, after cutoffs changed.
-    pub fn set_max_sched_prio(&mut self, level: u8) {
-        self.config.max_sched_prio = level.min(self.config.num_priorities - 1);
+    /// Tells the highest priority for scheduled data and the new table, after cutoffs changed.
+    pub fn set_cutoffs(&mut self, max_sched_prio: u8, cutoffs: &[u32; LEVELS]) {
+        self.config.max_sched_prio = max_sched_prio.min(self.config.num_priorities - 1);
+        self.config.cutoffs = *cutoffs;
     }
 
     /// Changes the cap on authorised bytes, such as a share of a host-wide one.
@@ -499,7 +509,17 @@ impl Grants {
         let rank = self.active.iter().filter(|&&k| self.outranks(k, key)).count() as i32;
         let top = i32::from(self.config.max_sched_prio);
         let extra = (top + 1 - self.active.len() as i32).max(0);
-        (top - rank - extra).max(0) as u8
+        let level = (top - rank - extra).max(0) as u8;
+        let message = &self.messages[key as usize];
+        let left = message.length - message.base();
+        if left < self.config.tail_boost_bytes { level.max(self.unscheduled_level(left)) } else { level }
+    }
+
+    /// The level of unscheduled data of messages of so many bytes.
+    fn unscheduled_level(&self, bytes: u32) -> u8 {
+        let levels = usize::from(self.config.num_priorities);
+        let top = self.config.cutoffs[..levels].iter().rposition(|&cutoff| cutoff >= bytes);
+        top.unwrap_or(0) as u8
     }
 
     /// After a normal grant: once per interval, some bytes for the oldest

@@ -300,6 +300,9 @@ impl MessageBuf {
         let end = offset.checked_add(bytes.len()).expect("end of the bytes within memory");
         assert!(end <= self.len(), "writing up to {end} in a message of {} bytes", self.len());
         self.written += bytes.len() as u64;
+        if self.message.region().is_hollow() {
+            return;
+        }
         let (mut offset, mut bytes) = (offset, bytes);
         while !bytes.is_empty() {
             let (page, start, len) = self.message.piece(offset / PAGE);
@@ -307,7 +310,8 @@ impl MessageBuf {
             let count = bytes.len().min(len - within);
             let region = self.message.region();
             region.note_write(page, start + within, count);
-            // SAFETY: start + within + count <= start + len, which is within the piece; the piece is ours
+            // SAFETY: start + within + count <= start + len, which is within the piece; the region is not
+            // hollow, so the piece is ours
             // alone until `freeze`, and `&mut self` makes us the only writer; the source is a shared borrow
             // from elsewhere, for nobody can borrow these bytes from a buffer.
             unsafe { region.at(page, start + within).copy_from_nonoverlapping(bytes.as_ptr(), count) };

@@ -86,7 +86,20 @@ impl Pool {
     /// # Errors
     /// If there is no address space for it.
     pub fn try_new(pages: u32) -> Result<Pool, NewPoolError> {
-        let region = (pages <= PAGES_MAX).then(|| Region::allocate(pages)).flatten();
+        Pool::with(if pages <= PAGES_MAX { Region::allocate(pages) } else { None })
+    }
+
+    /// A pool of `pages` pages of 64 KiB that have no memory: messages have their lengths, but what is
+    /// written to them is dropped and they read as zeros. For simulations of more data than fits into memory;
+    /// everything else is as in a real pool.
+    ///
+    /// # Errors
+    /// If there is no memory for the accounts of so many pages.
+    pub fn hollow(pages: u32) -> Result<Pool, NewPoolError> {
+        Pool::with(if pages <= PAGES_MAX { Region::hollow(pages) } else { None })
+    }
+
+    fn with(region: Option<NonNull<Region>>) -> Result<Pool, NewPoolError> {
         Ok(Pool {
             region: region.ok_or(NewPoolError::OutOfMemory)?,
             free: Vec::new(),

@@ -31,10 +31,12 @@ const ALIGN: usize = 4096;
 const LOOM_GRAIN: usize = PAGE / 4;
 
 pub(crate) struct Region {
-    /// First page. `pages.len() * PAGE` bytes from here belong to the region.
+    /// First page. `pages.len() * PAGE` bytes from here belong to the region; of a hollow one, `PAGE`.
     base: NonNull<u8>,
     allocation: NonNull<u8>,
     layout: Layout,
+    /// All pages are the same zeroed memory, which nobody writes.
+    is_hollow: bool,
     pages: Box<[PageState]>,
     /// Head of the return list: a page number, `END` or `CLOSED`.
     returned: Padded<AtomicU32>,
@@ -61,7 +63,16 @@ impl Region {
     /// Allocates `pages` zeroed pages, of which the system provides each when it is first touched. `None` if
     /// the address space is short. The result is a unique pointer.
     pub(crate) fn allocate(pages: u32) -> Option<NonNull<Region>> {
-        let bytes = (pages as usize).checked_mul(PAGE)?.checked_add(ALIGN)?;
+        Region::make(pages, pages, false)
+    }
+
+    /// A region whose pages have no memory of their own: see [`Pool::hollow`](crate::Pool::hollow).
+    pub(crate) fn hollow(pages: u32) -> Option<NonNull<Region>> {
+        Region::make(pages, 1, true)
+    }
+
+    fn make(pages: u32, backed: u32, is_hollow: bool) -> Option<NonNull<Region>> {
+        let bytes = (backed as usize).checked_mul(PAGE)?.checked_add(ALIGN)?;
         // An alignment above malloc's own would make the allocator clear, and so touch, every byte.
         let layout = Layout::from_size_align(bytes, 16).ok()?;
         // SAFETY: the layout's size is at least ALIGN, so not zero.
@@ -80,6 +91,7 @@ impl Region {
             base,
             allocation,
             layout,
+            is_hollow,
             pages: states.collect(),
             returned: Padded(AtomicU32::new(END)),
             orphans: AtomicI64::new(0),
@@ -108,7 +120,14 @@ impl Region {
     #[inline(always)]
     pub(crate) fn at(&self, page: u32, offset: usize) -> *mut u8 {
         debug_assert!(page < self.page_count() && offset <= PAGE);
-        self.base.as_ptr().wrapping_add(page as usize * PAGE + offset)
+        let page = if self.is_hollow { 0 } else { page as usize };
+        self.base.as_ptr().wrapping_add(page * PAGE + offset)
+    }
+
+    /// Whether the pages have no memory of their own: then none may be written.
+    #[inline(always)]
+    pub(crate) fn is_hollow(&self) -> bool {
+        self.is_hollow
     }
 
     /// Sets the count of a page that is at home or wholly the owner's: nobody else looks at it.

@@ -176,6 +176,25 @@ impl Endpoint {
         true
     }
 
+    /// Ends a request of ours of which the outcome is known otherwise. Unlike [`abort`](Endpoint::abort)
+    /// it tells nobody, as HomaModule's abort without an error does: for simulations of one-way
+    /// traffic. False if it had ended.
+    pub fn forget_call(&mut self, rpc: RpcId) -> bool {
+        let Some(&slot) = self.index.clients.get(&rpc.0) else { return false };
+        self.is_dirty = true;
+        self.remove_rpc(slot);
+        true
+    }
+
+    /// Ends a request without telling its client, and without a record of it: for simulations of
+    /// one-way traffic, where the client learns the outcome otherwise. False if it had ended.
+    pub fn forget_request(&mut self, rpc: ServerRpc) -> bool {
+        let Some(slot) = self.in_service(rpc) else { return false };
+        self.is_dirty = true;
+        self.remove_rpc(slot);
+        true
+    }
+
     /// The network reported that packets of ours did not reach `remote`. Requests of ours
     /// concerned fail; requests of its clients are forgotten.
     ///

@@ -226,7 +226,9 @@ impl Endpoint {
             out.on_first_sent(tick_of(now));
         }
         let priority = if segment.start < out.unscheduled {
-            peer.cutoffs.unscheduled_priority(out.length, self.config.num_priorities)
+            let by_remaining = self.config.unsched_by_remaining;
+            let bytes = if by_remaining { out.length - segment.start } else { out.length };
+            peer.cutoffs.unscheduled_priority(bytes, self.config.num_priorities)
         } else {
             out.sched_prio
         };

@@ -239,7 +239,7 @@ impl Endpoint {
         self.housekept = tick;
         self.completed.expire(now, EXPIRE_PER_TICK);
         if self.cutoffs.maybe_recompute(now) {
-            self.grants.set_max_sched_prio(self.cutoffs.max_sched_prio());
+            self.grants.set_cutoffs(self.cutoffs.max_sched_prio(), self.cutoffs.table());
         }
         if let Some(peer) = self.peers.collect(tick) {
             self.on_evicted(peer);

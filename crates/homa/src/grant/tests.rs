@@ -406,3 +406,16 @@ fn larger_limit_takes_effect_at_the_next_poll() {
     assert!(g.wants_poll());
     assert_eq!(poll(&mut g, us(1))[0].offset, 60_000);
 }
+
+#[test]
+fn tail_boost_raises_the_last_grants_of_a_message() {
+    let config = GrantConfig { tail_boost_bytes: 10_000, window: 10_000, ..plain() };
+    let mut g = Grants::new(config);
+    assert!(g.manage(0, 0, 100_000, 40_000, 31_000, us(0)));
+    assert_eq!(poll(&mut g, us(0)), [GrantOut { slot: 0, offset: 41_000, priority: 0 }]);
+    g.on_received(0, 88_000);
+    assert_eq!(poll(&mut g, us(1)), [GrantOut { slot: 0, offset: 98_000, priority: 0 }]);
+    // 2,000 bytes are left: messages up to 2,800 have level 6.
+    g.on_received(0, 90_100);
+    assert_eq!(poll(&mut g, us(2)), [GrantOut { slot: 0, offset: 100_000, priority: 6 }]);
+}

@@ -186,3 +186,33 @@ fn whole_exchange_of_every_size() {
         assert_eq!(resent, 0, "{len} bytes: nothing was lost");
     }
 }
+
+#[test]
+fn unscheduled_priority_by_remaining_rises_towards_the_end() {
+    let config = Config { unsched_by_remaining: true, ..Config::default() };
+    let mut lab = Lab::with(config, 16);
+    let table = [0, 0, 0, 0, 1_000_000, 15_000, 2_800, 1_424];
+    let cutoffs = |lab: &mut Lab, rpc| {
+        let packet = lab.server_of(rpc).cutoffs(table, 7);
+        lab.feed(&packet);
+    };
+    let (rpc, _) = lab.request(pattern(100));
+    cutoffs(&mut lab, rpc);
+    let (_, sent) = lab.request(pattern(5 * 1424));
+    let priorities: Vec<u8> = sent.iter().map(|s| s.priority).collect();
+    assert_eq!(priorities, [5, 5, 5, 5, 7], "by 7120, 5696, 4272, 2848 and 1424 bytes left");
+}
+
+#[test]
+fn forgotten_calls_and_requests_tell_nobody() {
+    let mut lab = Lab::new();
+    let (rpc, _) = lab.request(pattern(100));
+    assert!(lab.endpoint.forget_call(rpc));
+    assert!(!lab.endpoint.forget_call(rpc));
+    let request = lab.in_service(ID, &pattern(10));
+    assert!(lab.endpoint.forget_request(request));
+    assert!(!lab.endpoint.forget_request(request));
+    assert!(lab.drain().is_empty());
+    assert_eq!(lab.endpoint.rpc_count(), 0);
+    assert!(lab.endpoint.is_idle());
+}

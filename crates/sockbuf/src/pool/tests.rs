@@ -166,3 +166,19 @@ fn new_touches_no_memory() {
     assert_eq!(pool.free_pages(), 262_144);
     assert!(pool.copy_in(b"x").is_some());
 }
+
+#[test]
+fn hollow_has_lengths_but_no_contents() {
+    let mut pool = Pool::hollow(1000).expect("memory for the accounts");
+    let long = 900 * PAGE + 17;
+    let mut buf = pool.alloc(long).expect("space");
+    buf.write_at(0, &[7; 100]);
+    buf.write_at(PAGE - 50, &vec![7; long - (PAGE - 50)]);
+    buf.write_at(100, &vec![7; PAGE - 150]);
+    let message = buf.freeze();
+    assert_eq!((message.len(), pool.free_pages()), (long, 99));
+    assert!(message.chunks().all(|chunk| chunk.iter().all(|&byte| byte == 0)));
+    assert!(pool.alloc(100 * PAGE).is_none(), "limits are those of a real pool");
+    drop(message);
+    assert_eq!(pool.free_pages(), 1000);
+}
