@@ -4,7 +4,9 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{transport::tcp::Waiting, workload::Name};
+use peyk_sim::workload::Name;
+
+use crate::transport::tcp::Waiting;
 
 /// A network stack in user space whose unit is the message.
 ///
@@ -60,7 +62,7 @@ pub enum Command {
 )]
 pub struct Demo {
     /// Message sizes: w1 is the shortest, w5 the longest.
-    #[arg(long, value_enum, default_value = "w4")]
+    #[arg(long, default_value = "w4", value_name = "w1..w5")]
     pub workload: Name,
     /// Transports to compare, in this order (tcp4: messages spread over four connections).
     #[arg(long, value_enum, value_delimiter = ',', default_value = "homa,tcp1,tcp4")]

@@ -11,6 +11,7 @@ mod sample;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use peyk_sim::workload::{Encoding, Name, Sizes};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,6 @@ use crate::{
     prng,
     traffic::{HEADER, Outgoing, Traffic},
     verify::{self, Block, Kind},
-    workload::{Name, Sizes},
 };
 
 /// Length of a held request in bytes.
@@ -129,7 +129,7 @@ impl<P: FnMut(Progress) + Send> Load<P> {
     /// A load; `progress` is called a few times a second.
     pub fn new(plan: LoadPlan, progress: P) -> Load<P> {
         let sizes = match &plan.draw {
-            Draw::Workload(name) => Sizes::of(*name, HEADER as u32),
+            Draw::Workload(name) => Sizes::of(*name, Encoding::Linux, HEADER as u32),
             Draw::InTurn(sizes) => Sizes::uniform(sizes),
         };
         let samples = Samples::new(sizes.points().len());
@@ -199,7 +199,7 @@ impl<P: FnMut(Progress) + Send> Load<P> {
 
     fn draw(&mut self) -> usize {
         match &self.plan.draw {
-            Draw::Workload(_) => self.sizes.draw(&mut self.draws),
+            Draw::Workload(_) => self.sizes.draw(prng::unit(&mut self.draws)),
             Draw::InTurn(_) => {
                 const IN_A_ROW: u64 = 16;
                 (self.counts.sent / IN_A_ROW % self.sizes.points().len() as u64) as usize

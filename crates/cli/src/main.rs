@@ -15,7 +15,6 @@ mod report;
 mod traffic;
 mod transport;
 mod verify;
-mod workload;
 
 use std::process::ExitCode;
 

@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 
+use peyk_sim::workload::Name;
+
 use crate::{
     load::{Baseline, LoadResult},
     transport::tcp::Waiting,
     verify::Executed,
-    workload::Name,
 };
 
 /// Everything a demo has found out.

@@ -235,6 +235,12 @@ impl Endpoint {
         self.grants.total_incoming()
     }
 
+    /// Incoming messages that need grants and get none, because as many others as `max_overcommit` are
+    /// preferred.
+    pub fn queued_grantable(&self) -> usize {
+        self.grants.n_managed() - self.grants.n_active()
+    }
+
     /// Whether packets that the endpoint itself has asked for, data or grants, should come within a
     /// round trip: a hint for whoever decides how to wait for them.
     pub fn expects_packets(&self, now: Instant) -> bool {

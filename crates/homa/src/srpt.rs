@@ -8,14 +8,15 @@
 //! is left or nothing is granted.
 //!
 //! ```text
-//!   singles  VecDeque   single-packet messages, first come first served: before all others
+//!   singles  VecDeques  single-packet messages, before all others: by size class, two to an octave,
+//!                       and first come first served within a class
 //!   best     one key    the best of the longer messages, kept outside the tree
 //!   rest     BTreeSet   (left, init_time, slot) of the others
 //!   ages     BTreeSet   (init_time, slot) of best and rest
 //! ```
 //!
 //! Sending a packet of the best message only lowers its own key, so the common
-//! step is O(1); everything else is O(log n).
+//! step is O(1), as is everything about single packets; the rest is O(log n).
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -42,11 +43,23 @@ struct Entry {
 
 const ABSENT: Entry = Entry { place: Place::Absent, left: 0, init_time: Instant::ZERO, ticket: 0 };
 
+/// Size classes of single packets: up to 64 KiB.
+const CLASSES: usize = 32;
+
+/// The class of a message of so many bytes: the octave and its half.
+fn class_of(bytes: u32) -> usize {
+    let octave = bytes.max(2).ilog2();
+    let half = bytes.max(2) >> (octave - 1) & 1;
+    ((octave - 1) * 2 + half).min(CLASSES as u32 - 1) as usize
+}
+
 /// Messages that may send now, by slot. See the module documentation.
 #[derive(Debug, Default)]
 pub struct SendQueue {
     entries: Vec<Entry>,
-    singles: VecDeque<(u32, u32)>,
+    singles: [VecDeque<(u32, u32)>; CLASSES],
+    /// One bit per class that is not empty, the shortest messages in bit 0.
+    classes: u32,
     singles_live: usize,
     best: Option<Key>,
     rest: BTreeSet<Key>,
@@ -74,7 +87,8 @@ impl SendQueue {
     }
 
     /// Queues a message that is one packet: it goes before every longer message,
-    /// after the single packets queued earlier. Returns false if already queued.
+    /// after the single packets of its size class queued earlier. Returns false
+    /// if already queued.
     pub fn insert_single(&mut self, slot: u32, left: u32, init_time: Instant) -> bool {
         if self.place(slot) != Place::Absent {
             return false;
@@ -82,7 +96,9 @@ impl SendQueue {
         let entry = self.entry(slot);
         let ticket = entry.ticket.wrapping_add(1);
         *entry = Entry { place: Place::Single, left, init_time, ticket };
-        self.singles.push_back((slot, ticket));
+        let class = class_of(left);
+        self.singles[class].push_back((slot, ticket));
+        self.classes |= 1 << class;
         self.singles_live += 1;
         true
     }
@@ -96,7 +112,8 @@ impl SendQueue {
         let old = (entry.left, entry.init_time, slot);
         match entry.place {
             Place::Absent => {}
-            Place::Single => entry.left = left,
+            // It has one packet: there is nothing in between.
+            Place::Single => {}
             Place::Ranked => {
                 entry.left = left;
                 let new = (left, old.1, slot);
@@ -115,14 +132,14 @@ impl SendQueue {
         let Some(entry) = self.entries.get_mut(slot as usize) else {
             return false;
         };
-        let was = entry.place;
+        let (was, entry_left) = (entry.place, entry.left);
         let key = (entry.left, entry.init_time, slot);
         entry.place = Place::Absent;
         match was {
             Place::Absent => return false,
             Place::Single => {
                 self.singles_live -= 1;
-                self.sweep_singles();
+                self.sweep_singles(class_of(entry_left));
             }
             Place::Ranked => {
                 self.ages.remove(&(key.1, slot));
@@ -134,11 +151,15 @@ impl SendQueue {
 
     /// The message to send from next, without taking it out.
     pub fn best(&mut self) -> Option<u32> {
-        while let Some(&(slot, ticket)) = self.singles.front() {
-            if self.is_live_single(slot, ticket) {
-                return Some(slot);
+        while self.classes != 0 {
+            let class = self.classes.trailing_zeros() as usize;
+            while let Some(&(slot, ticket)) = self.singles[class].front() {
+                if self.is_live_single(slot, ticket) {
+                    return Some(slot);
+                }
+                self.singles[class].pop_front();
             }
-            self.singles.pop_front();
+            self.classes &= !(1 << class);
         }
         self.best.map(|key| key.2)
     }
@@ -193,14 +214,16 @@ impl SendQueue {
         entry.place == Place::Single && entry.ticket == ticket
     }
 
-    /// Drops dead entries once they are the majority, so that removals out of
-    /// order cannot grow the deque without bound.
-    fn sweep_singles(&mut self) {
+    /// Drops the dead entries of a class once they are many, so that removals out of order cannot
+    /// grow it without bound.
+    fn sweep_singles(&mut self, class: usize) {
+        let singles = &mut self.singles[class];
         if self.singles_live == 0 {
-            self.singles.clear();
-        } else if self.singles.len() > 64 && self.singles.len() > 2 * self.singles_live {
+            // Nearly always: each message is sent before the next one comes.
+            singles.clear();
+        } else if singles.len() > 64 && singles.len() > 2 * self.singles_live {
             let entries = &self.entries;
-            self.singles.retain(|&(slot, ticket)| {
+            singles.retain(|&(slot, ticket)| {
                 let entry = &entries[slot as usize];
                 entry.place == Place::Single && entry.ticket == ticket
             });

@@ -8,21 +8,22 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use std::path::Path;
 
 /// Crates from the bottom up, with those of ours each may import.
-const TABLE: [(&str, &[&str]); 9] = [
+const TABLE: [(&str, &[&str]); 10] = [
     ("peyk-wire", &[]),
     ("peyk-sansio", &[]),
     ("peyk-sockbuf", &[]),
     ("peyk-homa", &["peyk-wire", "peyk-sansio", "peyk-sockbuf"]),
+    ("peyk-sim", &["peyk-wire", "peyk-sansio", "peyk-sockbuf", "peyk-homa"]),
     ("peyk-kevent", &["peyk-sansio", "peyk-sockbuf"]),
     ("peyk-stack", &["peyk-wire", "peyk-sansio", "peyk-sockbuf", "peyk-homa", "peyk-kevent"]),
     ("peyk", &["peyk-wire", "peyk-sansio", "peyk-sockbuf", "peyk-homa", "peyk-kevent", "peyk-stack"]),
-    ("peyk-cli", &["peyk", "peyk-wire"]),
+    ("peyk-cli", &["peyk", "peyk-wire", "peyk-sim"]),
     ("xtask", &[]),
 ];
 
 /// Crates that take time, packets and randomness from outside: a runtime, a socket, a clock or the
 /// entropy of the operating system has no place in them.
-const PURE: [&str; 4] = ["peyk-wire", "peyk-sansio", "peyk-sockbuf", "peyk-homa"];
+const PURE: [&str; 5] = ["peyk-wire", "peyk-sansio", "peyk-sockbuf", "peyk-homa", "peyk-sim"];
 const IMPURE: [&str; 18] = [
     "async-io",
     "async-std",

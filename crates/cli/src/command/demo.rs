@@ -5,6 +5,8 @@
 
 use anyhow::{Context, Result, ensure};
 
+use peyk_sim::workload::{Encoding, Sizes};
+
 use crate::{
     command::bench::write_json,
     flags::{Demo, DemoTransport},
@@ -14,7 +16,6 @@ use crate::{
     progress::Bar,
     report,
     traffic::HEADER,
-    workload::Sizes,
 };
 
 /// Cap on outstanding messages.
@@ -92,7 +93,7 @@ pub fn run(flags: &Demo) -> Result<()> {
 impl Run<'_> {
     fn outcome(mut self) -> Result<Outcome> {
         let flags = self.flags;
-        let sizes = Sizes::of(flags.workload, HEADER as u32);
+        let sizes = Sizes::of(flags.workload, Encoding::Linux, HEADER as u32);
         let reference = self.reference();
         let baseline = self.baseline(reference)?;
         let capacities: Vec<Capacity> =
@@ -163,7 +164,7 @@ impl Run<'_> {
             goodput_gbps,
             lowest: lowest.name(),
             mean_bytes,
-            published_mean_bytes: self.flags.workload.published_mean(),
+            published_mean_bytes: self.flags.workload.published_mean(Encoding::Linux),
         })
     }
 

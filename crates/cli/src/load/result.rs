@@ -6,7 +6,7 @@ use super::{
     Arrivals, LoadPlan,
     sample::{BIN_MS, Baseline, Samples, quantile},
 };
-use crate::workload::Sizes;
+use peyk_sim::workload::Sizes;
 
 /// Counts kept while a load runs.
 #[derive(Clone, Default, Debug)]
@@ -227,11 +227,11 @@ fn timeline(samples: &Samples, seconds: f64) -> Vec<Bin> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workload::{Name, Sizes};
+    use peyk_sim::workload::{Encoding, Name, Sizes};
 
     #[test]
     fn shares_put_every_message_of_distinct_deciles_in_one_group() {
-        let sizes = Sizes::of(Name::W4, 16);
+        let sizes = Sizes::of(Name::W4, Encoding::Linux, 16);
         let by_size: Vec<Vec<u64>> = sizes.points().iter().map(|p| vec![u64::from(p.size) * 10; 3]).collect();
         let baseline = Baseline { points: vec![(16, 16), (1_000_000, 1_000_000)] };
         let points = shares(&sizes, &by_size, &baseline, 10);
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn shares_repeat_a_size_that_spans_several_groups() {
-        let sizes = Sizes::of(Name::W1, 16);
+        let sizes = Sizes::of(Name::W1, Encoding::Linux, 16);
         let by_size = vec![vec![100]; sizes.points().len()];
         let points = shares(&sizes, &by_size, &Baseline::default(), 10);
         assert_eq!(points[0].size, 16);

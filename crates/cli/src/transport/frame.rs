@@ -176,10 +176,8 @@ impl Responses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        load::{Arrivals, Baseline, Draw, Load, LoadPlan},
-        workload::Name,
-    };
+    use crate::load::{Arrivals, Baseline, Draw, Load, LoadPlan};
+    use peyk_sim::workload::Name;
 
     fn load() -> Load<impl FnMut(crate::load::Progress) + Send> {
         let plan = LoadPlan {

@@ -223,8 +223,8 @@ mod tests {
         load::{Arrivals, Baseline, Draw, Load, LoadPlan, LoadResult},
         process::Clock,
         transport::tcp_client::TcpClient,
-        workload::Name,
     };
+    use peyk_sim::workload::Name;
 
     fn run(connections: usize, waiting: Waiting, arrivals: Arrivals, hold: u32) -> (LoadResult, Ledger) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -37,14 +37,16 @@ fn update_shrinking_best_stays_best_growing_one_falls_back() {
 }
 
 #[test]
-fn singles_go_first_in_arrival_order() {
+fn singles_go_first_by_class_then_in_arrival_order() {
     let mut q = SendQueue::new();
     q.insert(1, 10, at(0));
     assert!(q.insert_single(2, 1400, at(5)));
     assert!(q.insert_single(3, 100, at(6)));
+    assert!(q.insert_single(4, 97, at(7)));
     assert!(q.has_single());
-    assert_eq!(q.pop_best(), Some(2));
     assert_eq!(q.pop_best(), Some(3));
+    assert_eq!(q.pop_best(), Some(4));
+    assert_eq!(q.pop_best(), Some(2));
     assert!(!q.has_single());
     assert_eq!(q.pop_best(), Some(1));
 }
@@ -70,7 +72,8 @@ fn singles_removals_do_not_grow_the_deque() {
         q.insert_single(1, 1, at(0));
         q.remove(1);
     }
-    assert!(q.singles.len() < 200, "{} entries for one message", q.singles.len());
+    let entries: usize = q.singles.iter().map(|class| class.len()).sum();
+    assert!(entries < 200, "{entries} entries for one message");
     assert_eq!(q.pop_best(), Some(0));
 }
 
@@ -88,7 +91,7 @@ fn oldest_ignores_rank_and_single_packets() {
 #[derive(Clone, Debug)]
 enum Op {
     Insert(u32, u32, u64),
-    Single(u32),
+    Single(u32, u32),
     Update(u32, u32),
     Remove(u32),
     Pop,
@@ -97,7 +100,7 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         (0..20u32, 0..50u32, 0..10u64).prop_map(|(s, l, t)| Op::Insert(s, l, t)),
-        (0..20u32).prop_map(Op::Single),
+        (0..20u32, 1..3000u32).prop_map(|(s, l)| Op::Single(s, l)),
         (0..20u32, 0..50u32).prop_map(|(s, l)| Op::Update(s, l)),
         (0..20u32).prop_map(Op::Remove),
         Just(Op::Pop),
@@ -108,7 +111,8 @@ fn op() -> impl Strategy<Value = Op> {
 type Naive = Vec<(bool, u32, u64, u32)>;
 
 fn naive_best(list: &Naive) -> Option<u32> {
-    let single = list.iter().find(|e| !e.0);
+    // `min_by_key` gives the first of equals: the order of arrival.
+    let single = list.iter().filter(|e| !e.0).min_by_key(|e| super::class_of(e.1));
     let best = single.or_else(|| list.iter().min_by_key(|e| (e.1, e.2, e.3)));
     best.map(|e| e.3)
 }
@@ -123,22 +127,20 @@ proptest! {
             match op {
                 Op::Insert(s, left, t) => {
                     if has(&list, s) {
-                        list.iter_mut().find(|e| e.3 == s).unwrap().1 = left;
+                        list.iter_mut().filter(|e| e.0 && e.3 == s).for_each(|e| e.1 = left);
                     } else {
                         list.push((true, left, t, s));
                     }
                     q.insert(s, left, at(t));
                 }
-                Op::Single(s) => {
+                Op::Single(s, left) => {
                     if !has(&list, s) {
-                        list.push((false, 1, 0, s));
+                        list.push((false, left, 0, s));
                     }
-                    q.insert_single(s, 1, at(0));
+                    q.insert_single(s, left, at(0));
                 }
                 Op::Update(s, left) => {
-                    if let Some(e) = list.iter_mut().find(|e| e.3 == s) {
-                        e.1 = left;
-                    }
+                    list.iter_mut().filter(|e| e.0 && e.3 == s).for_each(|e| e.1 = left);
                     q.update(s, left);
                 }
                 Op::Remove(s) => {
@@ -157,4 +159,11 @@ proptest! {
             prop_assert_eq!(q.oldest(), oldest);
         }
     }
+}
+
+#[test]
+fn class_of_grows_with_the_size_in_half_octaves() {
+    assert_eq!([1, 2, 3, 4, 5, 6, 7, 8, 12, 16].map(super::class_of), [0, 0, 1, 2, 2, 3, 3, 4, 5, 6]);
+    assert!((1..100_000).map(super::class_of).is_sorted());
+    assert_eq!(super::class_of(u32::MAX), super::CLASSES - 1);
 }

@@ -1,0 +1,33 @@
+//! Many hosts, links and switches on one thread in virtual time, running the protocol that ships.
+//!
+//! ```text
+//!   application   load.rs: open-loop workloads, slowdown by size
+//!        |
+//!   [ World: hosts ── network cards ── switches with priority queues ]   schedule.rs: what happens when
+//!        |
+//!   transports    host/: Homa as it ships, and others to compare it with
+//! ```
+//!
+//! The same seed gives the same run, to the byte, on any machine: nothing here reads a clock, starts a thread
+//! or opens a socket.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(non_snake_case))]
+
+pub mod experiment;
+pub mod fault;
+pub mod host;
+pub mod load;
+pub mod measure;
+pub mod packet;
+pub mod port;
+pub mod schedule;
+pub mod time;
+pub mod topology;
+pub mod workload;
+pub mod world;
+
+pub use host::Host;
+pub use time::Picos;
+pub use topology::{HostId, Topology};
+pub use world::{Application, World};

@@ -1,0 +1,282 @@
+//! The sending end of a link in a switch: its queues, who is served next, and what may wait.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::packet::PRIORITIES;
+use crate::time::Picos;
+
+/// What a port needs to know of a packet.
+#[derive(Copy, Clone, Debug)]
+pub struct Queued {
+    /// The packet's key in the world.
+    pub key: u32,
+    /// Bytes on the wire.
+    pub bytes: u32,
+    /// 0 to 7.
+    pub priority: u8,
+    /// For service by rank.
+    pub rank: u64,
+}
+
+/// Who is served next.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Discipline {
+    /// The highest priority; within it, first come first served.
+    StrictPriority,
+    /// The lowest rank; of equal ranks the first. A full buffer drops the highest rank.
+    LowestRank,
+}
+
+/// Lengths of the queues as packets found them.
+#[derive(Clone, Debug, Default)]
+pub struct QueueStats {
+    /// Packets that came.
+    pub arrivals: u64,
+    /// Sum of the bytes that were there when they came, without the packet on the link.
+    pub sum_bytes: u128,
+    /// Most bytes that waited.
+    pub max_bytes: u64,
+    /// The same by priority.
+    pub sum_by_priority: [u128; PRIORITIES],
+    /// The same by priority.
+    pub max_by_priority: [u64; PRIORITIES],
+    /// Packets dropped because the buffer was full.
+    pub drops: u64,
+    /// Packets marked.
+    pub marks: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+}
+
+impl QueueStats {
+    /// Adds what another port has seen.
+    pub fn add(&mut self, other: &QueueStats) {
+        self.arrivals += other.arrivals;
+        self.sum_bytes += other.sum_bytes;
+        self.max_bytes = self.max_bytes.max(other.max_bytes);
+        for level in 0..PRIORITIES {
+            self.sum_by_priority[level] += other.sum_by_priority[level];
+            self.max_by_priority[level] = self.max_by_priority[level].max(other.max_by_priority[level]);
+        }
+        self.drops += other.drops;
+        self.marks += other.marks;
+        self.sent_bytes += other.sent_bytes;
+    }
+
+    /// Mean bytes found waiting.
+    pub fn mean_bytes(&self) -> f64 {
+        self.sum_bytes as f64 / self.arrivals.max(1) as f64
+    }
+}
+
+/// What became of a packet that was offered to a port.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub enum Offer {
+    /// It waits, or is the next to be sent.
+    Taken,
+    /// It waits and is to be marked.
+    TakenMarked,
+    /// There was no room: this packet, it or another, is gone.
+    Dropped(u32),
+}
+
+/// A port.
+#[derive(Debug)]
+pub struct Port {
+    ps_per_byte: u64,
+    buffer_bytes: u64,
+    mark_bytes: u64,
+    discipline: Discipline,
+    queues: [VecDeque<(u32, u32)>; PRIORITIES],
+    /// One bit per queue that holds something.
+    filled: u8,
+    by_rank: BTreeSet<(u64, u64, u32, u32)>,
+    arrivals: u64,
+    bytes: u64,
+    bytes_by_priority: [u64; PRIORITIES],
+    /// When the link will have sent what it was given.
+    free_at: Picos,
+    /// Someone will ask for the next packet when the link is free.
+    pub is_armed: bool,
+    /// Lengths seen, and losses.
+    pub stats: QueueStats,
+}
+
+impl Port {
+    /// An empty port.
+    pub fn new(ps_per_byte: u64, buffer: Option<u64>, mark: Option<u64>, discipline: Discipline) -> Port {
+        Port {
+            ps_per_byte,
+            buffer_bytes: buffer.unwrap_or(u64::MAX),
+            mark_bytes: mark.unwrap_or(u64::MAX),
+            discipline,
+            queues: Default::default(),
+            filled: 0,
+            by_rank: BTreeSet::new(),
+            arrivals: 0,
+            bytes: 0,
+            bytes_by_priority: [0; PRIORITIES],
+            free_at: Picos::ZERO,
+            is_armed: false,
+            stats: QueueStats::default(),
+        }
+    }
+
+    /// When the link is free.
+    pub fn free_at(&self) -> Picos {
+        self.free_at
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// A packet has come for this link.
+    pub fn offer(&mut self, packet: Queued) -> Offer {
+        let level = usize::from(packet.priority) % PRIORITIES;
+        self.sample(level);
+        self.arrivals += 1;
+        let size = u64::from(packet.bytes);
+        let mut dropped = None;
+        if self.bytes + size > self.buffer_bytes {
+            match self.victim(&packet) {
+                Some(victim) => dropped = Some(victim),
+                None => {
+                    self.stats.drops += 1;
+                    return Offer::Dropped(packet.key);
+                }
+            }
+        }
+        self.insert(packet, level);
+        if let Some(key) = dropped {
+            self.stats.drops += 1;
+            return Offer::Dropped(key);
+        }
+        if self.bytes > self.mark_bytes {
+            self.stats.marks += 1;
+            return Offer::TakenMarked;
+        }
+        Offer::Taken
+    }
+
+    /// Begins to send the next packet at `now`; gives its key and when all of it will have been sent.
+    pub fn start(&mut self, now: Picos) -> Option<(u32, Picos)> {
+        let (key, bytes) = match self.discipline {
+            Discipline::StrictPriority => {
+                let level = self.filled.checked_ilog2()? as usize;
+                let queue = &mut self.queues[level];
+                let (key, bytes) = queue.pop_front()?;
+                if queue.is_empty() {
+                    self.filled &= !(1 << level);
+                }
+                self.bytes_by_priority[level] -= u64::from(bytes);
+                (key, bytes)
+            }
+            Discipline::LowestRank => {
+                let (_, _, key, bytes) = self.by_rank.pop_first()?;
+                (key, bytes)
+            }
+        };
+        self.bytes -= u64::from(bytes);
+        self.stats.sent_bytes += u64::from(bytes);
+        self.free_at = now + Picos(u64::from(bytes) * self.ps_per_byte);
+        Some((key, self.free_at))
+    }
+
+    fn insert(&mut self, packet: Queued, level: usize) {
+        self.bytes += u64::from(packet.bytes);
+        match self.discipline {
+            Discipline::StrictPriority => {
+                self.queues[level].push_back((packet.key, packet.bytes));
+                self.filled |= 1 << level;
+                self.bytes_by_priority[level] += u64::from(packet.bytes);
+            }
+            Discipline::LowestRank => {
+                self.by_rank.insert((packet.rank, self.arrivals, packet.key, packet.bytes));
+            }
+        }
+    }
+
+    /// The packet that gives way to a better one, taken out; `None` if the newcomer is the worst.
+    fn victim(&mut self, packet: &Queued) -> Option<u32> {
+        if self.discipline == Discipline::StrictPriority {
+            return None;
+        }
+        let worst = *self.by_rank.last()?;
+        if worst.0 <= packet.rank {
+            return None;
+        }
+        self.by_rank.remove(&worst);
+        self.bytes -= u64::from(worst.3);
+        Some(worst.2)
+    }
+
+    fn sample(&mut self, level: usize) {
+        let stats = &mut self.stats;
+        stats.arrivals += 1;
+        stats.sum_bytes += u128::from(self.bytes);
+        stats.max_bytes = stats.max_bytes.max(self.bytes);
+        if self.discipline == Discipline::StrictPriority {
+            let bytes = self.bytes_by_priority[level];
+            stats.sum_by_priority[level] += u128::from(bytes);
+            stats.max_by_priority[level] = stats.max_by_priority[level].max(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packet(key: u32, priority: u8, rank: u64) -> Queued {
+        Queued { key, bytes: 100, priority, rank }
+    }
+
+    fn served(port: &mut Port) -> Vec<u32> {
+        core::iter::from_fn(|| port.start(Picos::ZERO).map(|(key, _)| key)).collect()
+    }
+
+    #[test]
+    fn start__highest_priority_first_then_first_come() {
+        let mut port = Port::new(800, None, None, Discipline::StrictPriority);
+        for (key, priority) in [(1, 0), (2, 7), (3, 0), (4, 7), (5, 3)] {
+            assert_eq!(port.offer(packet(key, priority, 0)), Offer::Taken);
+        }
+        assert_eq!(port.bytes(), 500);
+        assert_eq!(served(&mut port), [2, 4, 5, 1, 3]);
+        assert!(port.is_empty());
+    }
+
+    #[test]
+    fn start__takes_the_time_of_the_bytes() {
+        let mut port = Port::new(800, None, None, Discipline::StrictPriority);
+        port.offer(packet(1, 0, 0));
+        assert_eq!(port.start(Picos(1_000)), Some((1, Picos(81_000))));
+        assert_eq!(port.free_at(), Picos(81_000));
+    }
+
+    #[test]
+    fn offer__full_buffer_drops_the_newcomer() {
+        let mut port = Port::new(800, Some(250), Some(150), Discipline::StrictPriority);
+        assert_eq!(port.offer(packet(1, 0, 0)), Offer::Taken);
+        assert_eq!(port.offer(packet(2, 0, 0)), Offer::TakenMarked);
+        assert_eq!(port.offer(packet(3, 7, 0)), Offer::Dropped(3));
+        assert_eq!((port.stats.drops, port.stats.marks), (1, 1));
+    }
+
+    #[test]
+    fn offer__by_rank_the_worst_gives_way() {
+        let mut port = Port::new(800, Some(250), None, Discipline::LowestRank);
+        port.offer(packet(1, 0, 50));
+        port.offer(packet(2, 0, 90));
+        assert_eq!(port.offer(packet(3, 0, 10)), Offer::Dropped(2));
+        assert_eq!(port.offer(packet(4, 0, 60)), Offer::Dropped(4));
+        assert_eq!(served(&mut port), [3, 1]);
+    }
+}
