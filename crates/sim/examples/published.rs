@@ -12,6 +12,10 @@ fn main() {
     for arg in &args[4..] {
         let (k, v) = arg.split_once('=').unwrap();
         match k {
+            "sizes" => {
+                e.sizes = peyk_sim::workload::Sizes::parse(&std::fs::read_to_string(v).unwrap()).unwrap();
+            }
+            "hosts" => e.topology = peyk_sim::Topology::with_hosts(v.parse().unwrap()),
             "hdr" => e.carriage.data_header_bytes = v.parse().unwrap(),
             "unsched" => e.homa.unsched_bytes = v.parse().unwrap(),
             "window" => e.homa.window = v.parse().unwrap(),

@@ -1,20 +1,23 @@
 //! From samples to the figures of the papers: slowdown by message size.
+//!
+//! The papers sort messages into about a hundred bins by size. Here a bin is one percent of the messages: that
+//! of a percentage holds the sizes from one percent below it up to it.
 
 use serde::Serialize;
 
 use crate::load::Sample;
 
-/// Half the width of the window around a percentage, in percent of all messages.
-const WINDOW: f64 = 0.5;
+/// Width of a bin, in percent of all messages.
+const BIN: f64 = 1.0;
 
-/// Slowdown of the messages around a percentage of all.
+/// Slowdown of the messages in the bin of a percentage.
 #[derive(Copy, Clone, PartialEq, Debug, Serialize)]
 pub struct Point {
     /// So many percent of the messages are not longer.
     pub percent: f64,
     /// Their size, in bytes.
     pub size: u32,
-    /// Messages it is computed from: those of the sizes within half a percent of all messages around.
+    /// Messages in the bin.
     pub messages: u64,
     /// Half of them were not slower.
     pub p50_slowdown: f64,
@@ -34,8 +37,9 @@ fn point(sorted: &[Sample], percent: f64) -> Option<Point> {
         let rank = (sorted.len() as f64 * percent / 100.0).ceil() as usize;
         sorted[rank.saturating_sub(1).min(last)].size
     };
-    let (from, to) = (size_at(percent - WINDOW), size_at(percent + WINDOW));
-    let begin = sorted.partition_point(|s| s.size < from);
+    let (below, to) = (size_at(percent - BIN), size_at(percent));
+    // A size that more than a percent of the messages have is a bin of its own.
+    let begin = sorted.partition_point(|s| if below < to { s.size <= below } else { s.size < to });
     let end = sorted.partition_point(|s| s.size <= to);
     let mut slowdowns: Vec<f32> = sorted[begin..end].iter().map(|s| s.slowdown).collect();
     slowdowns.sort_unstable_by(f32::total_cmp);
@@ -68,7 +72,7 @@ mod tests {
         }
         let points = points(&mut samples, &[50.0, 100.0]);
         assert_eq!(points[0].size, 50);
-        assert_eq!(points[0].messages, 200, "sizes 50 and 51");
+        assert_eq!(points[0].messages, 100, "those of size 50");
         assert_eq!(points[1].size, 100);
         assert_eq!((points[1].p50_slowdown, points[1].p99_slowdown), (5_000.0, 9_900.0));
     }

@@ -63,6 +63,9 @@ pub struct Drift {
 
 impl Drift {
     fn local(self, now: Picos) -> Instant {
+        if self.ppm == 0 {
+            return (now + self.ahead).to_instant();
+        }
         let drift = i128::from(now.0) * i128::from(self.ppm) / 1_000_000;
         let local = i128::from(now.0) + i128::from(self.ahead.0) + drift;
         Picos(u64::try_from(local.max(0)).unwrap_or(u64::MAX)).to_instant()
@@ -70,9 +73,12 @@ impl Drift {
 
     /// A moment at which the local clock shows `at` or a little more.
     fn world(self, at: Instant) -> Picos {
+        if self.ppm == 0 {
+            return Picos::at_instant(at).since(self.ahead);
+        }
         let local = i128::from(Picos::at_instant(at).0) - i128::from(self.ahead.0);
         let world = local.max(0) * 1_000_000 / (1_000_000 + i128::from(self.ppm));
-        Picos(u64::try_from(world).unwrap_or(u64::MAX)) + Picos(u64::from(self.ppm != 0) * 2)
+        Picos(u64::try_from(world).unwrap_or(u64::MAX)) + Picos(2)
     }
 }
 
