@@ -115,12 +115,16 @@ pub enum Bench {
 /// The transports take turns in short rounds, so that all of them see the same moods of the machine; the median of
 /// the rounds is shown. Bare UDP sends one datagram with one system call and does nothing else: it is the floor, not
 /// a transport. CPU time is that of both processes.
+///
+/// Where peers block, Homa waits as a stack does by default: it looks for a moment (up to 100 us, less where that is
+/// in vain) before it sleeps in the kernel; `homa_sleep` is the same told to sleep at once. Bare UDP and TCP always
+/// sleep at once.
 #[derive(Args, Debug)]
 #[command(after_help = "EXAMPLES:\n  peyk bench rpc\n  peyk bench rpc --quick --json rpc.json\n  \
                         peyk bench rpc --sizes 100 --outstanding 64 --waiting spin --rounds 5")]
 pub struct BenchRpc {
     /// Transports to compare.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "homa,udp,tcp")]
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "homa,homa-sleep,udp,tcp")]
     pub transports: Vec<BenchTransport>,
     /// Lengths of request and response in bytes.
     #[arg(long, value_delimiter = ',', default_value = "100,1000,10000,100000,1000000",
@@ -273,8 +277,10 @@ impl DemoTransport {
 /// A transport of the benchmark.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum BenchTransport {
-    /// Homa by Peyk, over UDP.
+    /// Homa by Peyk, over UDP; where peers block, by its default policy.
     Homa,
+    /// The same told to sleep at once; only where peers block.
+    HomaSleep,
     /// Bare UDP.
     Udp,
     /// Kernel TCP, one connection.
@@ -286,6 +292,7 @@ impl BenchTransport {
     pub fn name(self) -> &'static str {
         match self {
             BenchTransport::Homa => "homa",
+            BenchTransport::HomaSleep => "homa_sleep",
             BenchTransport::Udp => "udp_floor",
             BenchTransport::Tcp => "tcp",
         }

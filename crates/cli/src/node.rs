@@ -47,6 +47,8 @@ pub struct HomaOptions {
     pub backend: BackendName,
     /// Share of packets lost on purpose below Homa, 0 to 1.
     pub drop: f64,
+    /// Where peers block: sleep at once, instead of the stack's default policy.
+    pub sleep: bool,
 }
 
 /// What a node is to do.

@@ -19,6 +19,8 @@ const ERRORS_AT_ONCE: usize = 64;
 const STASH: usize = 256;
 /// Failures of a stream in a row, with nothing in between, before it is given up.
 const FAILURES_IN_ROW: u32 = 64;
+/// Looks by plain calls of which one includes the sources where little is expected.
+const RARE: u32 = 8;
 
 /// Counters of a queue; all count from its start.
 #[derive(Debug, Clone, Default)]
@@ -102,6 +104,8 @@ pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     pub(crate) stats: Stats,
     pub(crate) max_events: usize,
+    /// Looks by plain calls.
+    looks: u32,
     /// Reports found while sending, delivered by the next wait.
     stash: VecDeque<(OpId, SocketError)>,
     scratch: SendScratch,
@@ -128,6 +132,7 @@ impl Core {
             shared,
             stats: Stats::default(),
             max_events: max_events.max(1),
+            looks: 0,
             stash: VecDeque::new(),
             scratch: SendScratch::default(),
         }
@@ -190,21 +195,40 @@ impl Core {
     /// One plain receive on each stream; true if something came, good or bad.
     pub(crate) fn receive_each(&mut self, out: &mut Events) -> bool {
         let before = out.len();
+        let rare = self.is_turn_of_rare();
         let mut at = 0;
         while let Some(&id) = self.streams.get(at) {
-            self.receive_direct(id, 1, out);
+            if rare || !self.is_rare(id) {
+                self.receive_direct(id, 1, out);
+            }
             at += usize::from(self.streams.get(at) == Some(&id));
         }
         out.len() > before
+    }
+
+    /// Counts a look by plain calls; true if it includes the sources where little is expected.
+    pub(crate) fn is_turn_of_rare(&mut self) -> bool {
+        self.looks = self.looks.wrapping_add(1);
+        self.looks.is_multiple_of(RARE)
+    }
+
+    pub(crate) fn is_rare(&mut self, id: OpId) -> bool {
+        self.recv(id).is_some_and(|(_, recv)| recv.source.0.rare.get())
     }
 
     /// Receives by plain calls on one stream, `limit` times at most.
     pub(crate) fn receive_direct(&mut self, id: OpId, limit: usize, out: &mut Events) -> Drained {
         for _ in 0..limit {
             let Some((token, recv)) = self.recv(id) else { return Drained::Ended };
-            let fd = recv.source.raw();
+            let source = &recv.source.0;
+            let (fd, trains) = (recv.source.raw(), source.trains.get());
+            let remote = source.remote.filter(|_| !source.mixed.get());
             let Some(block) = self.pool.take() else { return Drained::More };
-            match socket::receive(fd, &self.pool, block) {
+            let result = match remote {
+                Some(remote) if !trains => socket::receive_single(fd, remote, &self.pool, block),
+                _ => socket::receive(fd, remote, &self.pool, block),
+            };
+            match result {
                 Ok(arrived) => {
                     let Some(buf) = self.pool.lease(block, 0, arrived.len) else { return Drained::More };
                     self.stats.direct_receives += 1;
@@ -223,7 +247,12 @@ impl Core {
                 Err(e) => {
                     self.pool.put_back(block);
                     match e.kind() {
-                        io::ErrorKind::WouldBlock => return Drained::Empty,
+                        io::ErrorKind::WouldBlock => {
+                            if let Some((_, recv)) = self.recv(id) {
+                                recv.source.0.mixed.set(false);
+                            }
+                            return Drained::Empty;
+                        }
                         io::ErrorKind::Interrupted => {}
                         _ if self.stream_error(id, e, out) => {}
                         _ => return Drained::Ended,

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
@@ -30,6 +31,14 @@ pub(crate) struct SourceInner {
     pub(crate) fd: OwnedFd,
     /// Names the source in the kernel's readiness reports.
     pub(crate) key: u64,
+    /// What it is connected to.
+    pub(crate) remote: Option<SocketAddr>,
+    /// Datagrams of others may have come before it was connected, and be there still.
+    pub(crate) mixed: Cell<bool>,
+    /// Receives may bring trains; else the shorter call will do.
+    pub(crate) trains: Cell<bool>,
+    /// Plain receives look here now and then only.
+    pub(crate) rare: Cell<bool>,
     /// Traffic class of the socket itself, and how it comes to be changed.
     pub(crate) class: Cell<SocketClass>,
     /// Sends waiting for room, oldest first; only the first is known to the kernel.
@@ -80,6 +89,12 @@ impl Source {
     /// The oldest send waiting for room.
     pub(crate) fn first_send(&self) -> Option<OpId> {
         self.0.sends.borrow().front().copied()
+    }
+
+    /// Looking again and again before a sleep, look here less often than elsewhere: little is
+    /// expected, and each look costs a system call.
+    pub fn set_rare(&self, rare: bool) {
+        self.0.rare.set(rare);
     }
 
     pub(crate) fn is(&self, other: &Source) -> bool {

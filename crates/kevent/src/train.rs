@@ -40,6 +40,8 @@ pub struct Train {
     slices: usize,
     /// A datagram shorter than the others has been added: nothing may follow it.
     closed: bool,
+    /// Leaves by a socket that is connected to `to`.
+    connected: bool,
     staging: Vec<u8>,
     parts: Vec<Part>,
     kept: Vec<Payload>,
@@ -61,6 +63,7 @@ impl Train {
             bytes: 0,
             slices: 0,
             closed: false,
+            connected: false,
             staging: Vec::new(),
             parts: Vec::new(),
             kept: Vec::new(),
@@ -81,9 +84,26 @@ impl Train {
         self.bytes = 0;
         self.slices = 0;
         self.closed = false;
+        self.connected = false;
         self.staging.clear();
         self.parts.clear();
         self.kept.clear();
+    }
+
+    /// As [`Train::start`], for a socket that is connected to `to`.
+    pub fn start_connected(&mut self, to: SocketAddr, class: u8) {
+        self.start(to, class);
+        self.connected = true;
+    }
+
+    /// Lets it leave by a socket that is not connected.
+    pub fn disconnect(&mut self) {
+        self.connected = false;
+    }
+
+    /// Whether it is for a socket that is connected to where it goes.
+    pub fn is_connected(&self) -> bool {
+        self.connected
     }
 
     /// Whether a datagram of `len` bytes in at most `slices` slices may be added.
@@ -180,6 +200,7 @@ impl Train {
         (0..self.packets).map(move |i| {
             let mut one = Train::new();
             one.start(self.to, self.class);
+            one.connected = self.connected;
             let end = all.len().min((i + 1) * segment);
             let added = one.push(&all[(i * segment).min(end)..end], Payload::new());
             debug_assert!(added.is_ok(), "an empty train takes any datagram");
@@ -207,16 +228,16 @@ impl Train {
         if self.packets > 1 {
             self.control.segment(self.segment as u16);
         }
-        let named = self.to != unspecified();
-        let length = if named { encode(&self.to, &mut self.address) } else { 0 };
         self.message = empty_message();
-        if named {
+        // Sockets without addresses take no control messages either.
+        let is_inet = self.to != unspecified();
+        if is_inet && !self.connected {
+            self.message.msg_namelen = encode(&self.to, &mut self.address) as u32;
             self.message.msg_name = self.address.as_mut_ptr().cast();
-            self.message.msg_namelen = length as u32;
-            if self.control.len > 0 {
-                self.message.msg_control = self.control.bytes.as_mut_ptr().cast();
-                self.message.msg_controllen = self.control.len;
-            }
+        }
+        if is_inet && self.control.len > 0 {
+            self.message.msg_control = self.control.bytes.as_mut_ptr().cast();
+            self.message.msg_controllen = self.control.len;
         }
         self.message.msg_iov = self.slices_out.as_mut_ptr();
         self.message.msg_iovlen = self.slices_out.len();

@@ -50,6 +50,29 @@ pub struct Bound {
 /// Those of `socket` and `bind`. Options the kernel lacks are no error: see [`Bound`].
 pub fn bind(addr: SocketAddr, options: &Options) -> io::Result<Bound> {
     let fd = socket::udp_socket(&addr)?;
+    let mut bound = set_up(fd, &addr, options)?;
+    socket::bind(&bound.fd, &addr)?;
+    bound.local = socket::local_addr(&bound.fd)?;
+    Ok(bound)
+}
+
+/// A socket at the address of another, connected to `remote`.
+pub(crate) fn connect_beside(other: &OwnedFd, remote: SocketAddr, options: &Options) -> io::Result<OwnedFd> {
+    let local = socket::local_addr(other)?;
+    let bound = set_up(socket::udp_socket(&local)?, &local, options)?;
+    let share = |fd: &OwnedFd, on: i32| socket::set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, on);
+    share(&bound.fd, 1)?;
+    // Only while this one joins: nobody else shall share the port.
+    share(other, 1)?;
+    let result = socket::bind(&bound.fd, &local);
+    share(other, 0)?;
+    result?;
+    socket::connect(&bound.fd, &remote)?;
+    Ok(bound.fd)
+}
+
+/// Sets the options; the address is still to come.
+fn set_up(fd: OwnedFd, addr: &SocketAddr, options: &Options) -> io::Result<Bound> {
     if let SocketAddr::V6(v6) = addr {
         let only = i32::from(!v6.ip().is_unspecified());
         socket::set(&fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, only)?;
@@ -68,9 +91,7 @@ pub fn bind(addr: SocketAddr, options: &Options) -> io::Result<Bound> {
             socket::set(&fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
         }
     }
-    socket::bind(&fd, &addr)?;
-    let local = socket::local_addr(&fd)?;
-    Ok(Bound { fd, local, gso, gro, recv_buffer, send_buffer })
+    Ok(Bound { fd, local: *addr, gso, gro, recv_buffer, send_buffer })
 }
 
 /// Asks for a buffer size beyond the system's limit, or else up to it; returns what there is.
@@ -143,6 +164,22 @@ mod tests {
         let bound = bind("127.0.0.1:0".parse().unwrap(), &Options::default()).unwrap();
         assert_ne!(bound.local.port(), 0);
         assert!(bound.recv_buffer > 0 && bound.send_buffer > 0);
+    }
+
+    #[test]
+    fn connect_beside__takes_the_hosts_datagrams_and_leaves_the_port_unshared() {
+        let shared = bind("127.0.0.1:0".parse().unwrap(), &Options::default()).unwrap();
+        let host = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let own = connect_beside(&shared.fd, host.local_addr().unwrap(), &Options::default()).unwrap();
+        assert_eq!(socket::get(&shared.fd, libc::SOL_SOCKET, libc::SO_REUSEADDR).unwrap(), 0);
+        for (from, to) in [(&host, &own), (&other, &shared.fd)] {
+            from.send_to(b"x", shared.local).unwrap();
+            let pool = crate::pool::Pool::new(0, 1).unwrap();
+            let block = pool.take().unwrap();
+            let arrived = socket::receive(std::os::fd::AsRawFd::as_raw_fd(to), None, &pool, block).unwrap();
+            assert_eq!((arrived.len, arrived.from), (1, from.local_addr().unwrap()));
+        }
     }
 
     #[test]

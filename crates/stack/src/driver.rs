@@ -121,6 +121,8 @@ pub struct DriverStats {
     pub trains_received: u64,
     /// Trains that had to wait because the system's send queue was full.
     pub sends_delayed: u64,
+    /// Sockets opened for one host that a carriage socket talked with most.
+    pub flows_opened: u64,
     /// Trains taken apart because the kernel or the route refused them as such.
     pub trains_refused: u64,
     /// Packets dropped because they were too long for the route.

@@ -18,7 +18,7 @@ use crate::{
 /// One figure of the benchmark: a transport under one kind of load.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Row {
-    /// `homa`, `udp_floor` or `tcp`.
+    /// `homa`, `homa_sleep`, `udp_floor` or `tcp`.
     pub transport: &'static str,
     /// What an idle peer did.
     pub waiting: Waiting,
@@ -113,7 +113,12 @@ fn cells(flags: &BenchRpc) -> Vec<Cell> {
         for &outstanding in &flags.outstanding {
             for &size in &flags.sizes {
                 for &transport in &flags.transports {
-                    if transport != BenchTransport::Udp || size as usize <= udp_floor::MESSAGE_MAX {
+                    let exists = match transport {
+                        BenchTransport::Udp => size as usize <= udp_floor::MESSAGE_MAX,
+                        BenchTransport::HomaSleep => waiting == Waiting::Block,
+                        BenchTransport::Homa | BenchTransport::Tcp => true,
+                    };
+                    if exists {
                         cells.push(Cell { transport, waiting, size, outstanding });
                     }
                 }
@@ -125,7 +130,7 @@ fn cells(flags: &BenchRpc) -> Vec<Cell> {
 
 fn measure(flags: &BenchRpc, cell: Cell, time: Duration) -> Result<(FixedResult, Executed)> {
     let carrier = match cell.transport {
-        BenchTransport::Homa => Carrier::Homa,
+        BenchTransport::Homa | BenchTransport::HomaSleep => Carrier::Homa,
         BenchTransport::Udp => Carrier::Udp,
         BenchTransport::Tcp => Carrier::Tcp,
     };
@@ -136,7 +141,11 @@ fn measure(flags: &BenchRpc, cell: Cell, time: Duration) -> Result<(FixedResult,
         waiting: cell.waiting,
         ipv6: flags.ipv6,
         pinned: !flags.nodes.no_pin,
-        homa: HomaOptions { backend: flags.nodes.backend, drop: 0.0 },
+        homa: HomaOptions {
+            backend: flags.nodes.backend,
+            drop: 0.0,
+            sleep: cell.transport == BenchTransport::HomaSleep,
+        },
     };
     pair.fixed(FixedPlan {
         size: cell.size,

@@ -222,7 +222,7 @@ impl Run<'_> {
             waiting: self.flags.waiting,
             ipv6: self.flags.ipv6,
             pinned: !self.flags.nodes.no_pin,
-            homa: HomaOptions { backend: self.flags.nodes.backend, drop },
+            homa: HomaOptions { backend: self.flags.nodes.backend, drop, sleep: false },
         }
     }
 

@@ -14,7 +14,7 @@ pub fn table(rows: &[Row]) -> String {
             last = Some(group);
             let _ = writeln!(
                 text,
-                "\n{} B, {} outstanding, {}\n  {:<10}{:>10}{:>10}{:>12}{:>10}{:>14}   p50, RPC/s, CPU relative to",
+                "\n{} B, {} outstanding, {}\n  {:<11}{:>10}{:>10}{:>12}{:>10}{:>14}   p50, RPC/s, CPU relative to",
                 grouped(u64::from(row.size)),
                 row.outstanding,
                 row.waiting,
@@ -28,7 +28,7 @@ pub fn table(rows: &[Row]) -> String {
         }
         let _ = write!(
             text,
-            "  {:<10}{:>10.1}{:>10.1}{:>12}{:>10.2}{:>14.2}",
+            "  {:<11}{:>10.1}{:>10.1}{:>12}{:>10.2}{:>14.2}",
             row.transport,
             row.p50_us,
             row.p99_us,
@@ -39,7 +39,7 @@ pub fn table(rows: &[Row]) -> String {
         for name in ["udp_floor", "tcp"] {
             let other =
                 rows.iter().find(|r| r.transport == name && (r.waiting, r.size, r.outstanding) == group);
-            if let Some(other) = other.filter(|_| row.transport == "homa") {
+            if let Some(other) = other.filter(|_| row.transport.starts_with("homa")) {
                 let _ = write!(
                     text,
                     "   {name} {:.2} {:.2} {:.2}",

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::bench_text::grouped;
 use crate::outcome::{Outcome, TransportOutcome};
+use crate::transport::tcp::Waiting;
 
 /// The whole text.
 pub fn text(outcome: &Outcome) -> String {
@@ -59,11 +60,15 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
             title(outcome.baseline.transport),
         ),
         format!(
-            "Client and server are processes with one working thread each on {} CPUs, over the {} loopback; idle: {}; {:.1} s each, \
-             of which {:.1} s warm-up; seed {}.",
+            "Client and server are processes with one working thread each on {} CPUs, over the {} loopback; idle: {}{}; \
+             {:.1} s each, of which {:.1} s warm-up; seed {}.",
             settings.cpus,
             if settings.ipv6 { "IPv6" } else { "IPv4" },
             settings.waiting,
+            match settings.waiting {
+                Waiting::Block => " (Homa looks for up to 100 us first, its default)",
+                Waiting::Spin => "",
+            },
             settings.duration_seconds,
             settings.warmup_seconds,
             settings.seed,

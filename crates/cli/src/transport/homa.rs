@@ -50,7 +50,8 @@ pub fn backend(name: BackendName) -> Backend {
 /// Starts a stack for a node, on any free UDP port.
 fn start(options: &HomaOptions, waiting: Waiting) -> Result<Stack> {
     let poll = match waiting {
-        Waiting::Block => Poll::Sleep,
+        Waiting::Block if options.sleep => Poll::Sleep,
+        Waiting::Block => Config::default().poll,
         Waiting::Spin => Poll::Spin,
     };
     let mut config = Config::default()

@@ -26,7 +26,8 @@ use socket2::SockRef;
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Waiting {
-    /// Sleep in the kernel until something arrives or is due.
+    /// Sleep in the kernel until something arrives or is due. (Homa by its default policy, which looks for a moment
+    /// first.)
     Block,
     /// Ask again and again.
     Spin,

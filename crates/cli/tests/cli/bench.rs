@@ -9,7 +9,7 @@ fn rpc_gives_a_row_for_every_load() {
         "bench",
         "rpc",
         "--transports",
-        "homa,udp,tcp",
+        "homa,homa-sleep,udp,tcp",
         "--sizes",
         "100,100000",
         "--rounds",
@@ -24,10 +24,11 @@ fn rpc_gives_a_row_for_every_load() {
     assert!(text.contains("100 B, 64 outstanding, spin"), "{text}");
     let figures: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
     let rows = figures["rows"].as_array().unwrap();
-    // Homa and TCP: two sizes, two depths, two ways to wait; bare UDP: one size only.
-    assert_eq!(rows.len(), 8 + 8 + 4);
+    // Homa and TCP: two sizes, two depths, two ways to wait; bare UDP: one size only; Homa that sleeps at
+    // once: one way to wait.
+    assert_eq!(rows.len(), 8 + 8 + 4 + 4);
     for row in rows {
-        assert!(["homa", "udp_floor", "tcp"].contains(&row["transport"].as_str().unwrap()));
+        assert!(["homa", "homa_sleep", "udp_floor", "tcp"].contains(&row["transport"].as_str().unwrap()));
         assert!(["block", "spin"].contains(&row["waiting"].as_str().unwrap()));
         for field in ["p50_us", "p99_us", "rpcs_per_second", "goodput_gbps", "cpu_seconds_per_million_rpcs"] {
             assert!(row[field].as_f64().unwrap() > 0.0, "{field} in {row}");

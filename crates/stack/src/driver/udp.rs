@@ -4,7 +4,8 @@
 //! burst is grouped (`plan`), each group leaves by one call and is cut by the kernel
 //! (`UDP_SEGMENT`), and arriving trains (`UDP_GRO`) are taken apart here. Sends are plain
 //! calls; what the socket does not take at once is handed to the completion queue, and
-//! [`Driver::can_send`] says no until that has left.
+//! [`Driver::can_send`] says no until that has left. A host that nearly all packets of a socket come
+//! from gets a socket of its own (`flow`).
 
 use std::collections::HashMap;
 use std::io;
@@ -21,6 +22,10 @@ use peyk_sockbuf::Payload;
 
 use crate::driver::plan::{Item, Limits, Planner, Short};
 use crate::driver::{Caps, Driver, DriverStats, Received};
+
+mod flow;
+
+use flow::{Advice, Flow, Watch};
 
 /// Carriage sockets at most.
 const LOCALS: usize = 1024;
@@ -43,6 +48,8 @@ const REPORTS: usize = 256;
 const QUIET_POLLS: u32 = 2;
 /// Polls after which they are handed up in any case.
 const HELD_POLLS: u32 = 64;
+/// Marks the tokens of a host's own socket.
+const OWN: u64 = 1 << 16;
 /// Where the common header holds the id of the RPC.
 const KEY_AT: usize = 20;
 
@@ -77,6 +84,8 @@ pub struct UdpDriver {
     held: u32,
     /// The latest of those polls, without packets.
     quiet: u32,
+    /// Number of polls.
+    polls: u64,
     options: udp::Options,
     caps: Caps,
     stats: DriverStats,
@@ -88,6 +97,9 @@ struct Local {
     ipv6: bool,
     gso: bool,
     refusals: u32,
+    watch: Watch,
+    /// The socket of the host that nearly all packets come from.
+    flow: Option<Flow>,
 }
 
 impl UdpDriver {
@@ -124,6 +136,7 @@ impl UdpDriver {
             reports: Vec::new(),
             held: 0,
             quiet: 0,
+            polls: 0,
             options,
             caps,
             stats: DriverStats::default(),
@@ -141,8 +154,14 @@ impl UdpDriver {
 
     fn train(&mut self, local: u16, packet: &Transmit) -> Box<Train> {
         let mut train = self.spare.pop().unwrap_or_else(Train::new);
-        let mapped = self.local(local).is_some_and(|l| l.ipv6);
-        train.start(for_socket(packet.path.remote, mapped), packet.priority << 5);
+        let (mapped, own) =
+            self.local(local).map_or((false, None), |l| (l.ipv6, l.flow.as_ref().map(|f| f.remote)));
+        let (to, class) = (for_socket(packet.path.remote, mapped), packet.priority << 5);
+        if own == Some(to) {
+            train.start_connected(to, class)
+        } else {
+            train.start(to, class)
+        }
         train
     }
 
@@ -200,30 +219,96 @@ impl UdpDriver {
     /// Sends the ready trains on one socket.
     fn transmit(&mut self, local: u16) {
         let mut ready = std::mem::take(&mut self.ready);
-        let Some(source) = self.local(local).map(|l| l.source.clone()) else {
-            self.stats.dropped_closed += ready.iter().map(|t| t.packets() as u64).sum::<u64>();
-            ready.drain(..).for_each(|t| self.recycle(t));
-            self.ready = ready;
-            return;
-        };
         let mut at = 0;
         while at < ready.len() {
-            match self.queue.send_now(&source, &mut ready[at..]) {
+            let Some(source) = self.source_for(local, &mut ready[at]) else {
+                self.stats.dropped_closed += ready.drain(at..).map(|t| t.packets() as u64).sum::<u64>();
+                break;
+            };
+            let own = ready[at].is_connected();
+            let row = ready[at..].iter().take_while(|t| t.is_connected() == own).count();
+            match self.queue.send_now(&source, &mut ready[at..at + row]) {
                 Ok(0) => break,
                 Ok(sent) => {
                     ready[at..at + sent].iter().for_each(|t| count_sent(&mut self.stats, t));
                     at += sent;
                 }
+                // Once more by the shared socket, where errors are looked at.
+                Err(_) if own => self.refuse_flow(local),
                 Err(e) => {
                     self.failed(local, &source, e, &ready[at]);
                     at += 1;
                 }
             }
         }
-        for (i, train) in ready.drain(..).enumerate() {
-            if i < at { self.recycle(train) } else { self.enqueue(local, &source, train) }
+        for (i, mut train) in ready.drain(..).enumerate() {
+            if i < at {
+                self.recycle(train);
+            } else if let Some(source) = self.source_for(local, &mut train) {
+                self.enqueue(local, &source, train);
+            }
         }
         self.ready = ready;
+    }
+
+    /// The socket a train leaves by: that of its host, if it was made for that and there is one.
+    fn source_for(&self, local: u16, train: &mut Train) -> Option<Source> {
+        let local = self.local(local)?;
+        if train.is_connected() {
+            match &local.flow {
+                Some(flow) if flow.remote == train.to() => return Some(flow.source.clone()),
+                _ => train.disconnect(),
+            }
+        }
+        Some(local.source.clone())
+    }
+
+    /// Follows the advice after a train from `remote`, as the socket wrote it.
+    fn follow(&mut self, advice: Advice, local: u16, remote: SocketAddr) {
+        match advice {
+            Advice::Nothing => {}
+            Advice::Open { trains } => {
+                if let Err(error) = self.open_flow(local, remote, trains) {
+                    tracing::debug!(%error, %remote, "no socket of its own");
+                    self.refuse_flow(local);
+                }
+            }
+            // Not while trains wait in it.
+            Advice::Close if self.backlog > 0 => {}
+            Advice::Close => self.close_flow(local),
+            Advice::Share | Advice::Rare => {
+                if let Some(l) = self.local(local) {
+                    l.source.set_rare(advice == Advice::Rare);
+                }
+            }
+        }
+    }
+
+    fn open_flow(&mut self, local: u16, remote: SocketAddr, trains: bool) -> io::Result<()> {
+        let Some(Some(l)) = self.locals.get_mut(usize::from(local)) else { return Ok(()) };
+        let options = udp::Options { gro: trains && self.options.gro, ..self.options };
+        let source = self.queue.connect_beside(&l.source, remote, &options)?;
+        let stream = RecvMsg { source: source.clone() };
+        self.queue.submit(Token(u64::from(local) | OWN), stream).map_err(|r| io::Error::other(r.why))?;
+        l.flow = Some(Flow::new(source, remote, trains));
+        self.stats.flows_opened += 1;
+        Ok(())
+    }
+
+    fn close_flow(&mut self, local: u16) {
+        let Some(Some(l)) = self.locals.get_mut(usize::from(local)) else { return };
+        l.watch.closed();
+        l.source.set_rare(false);
+        if let Some(flow) = l.flow.take() {
+            self.queue.close(flow.source);
+        }
+    }
+
+    fn refuse_flow(&mut self, local: u16) {
+        if let Some(Some(l)) = self.locals.get_mut(usize::from(local)) {
+            l.watch.refuse();
+        }
+        self.close_flow(local);
     }
 
     /// Leaves a train to the completion queue.
@@ -311,6 +396,7 @@ impl UdpDriver {
         let local = event.token.0 as u16;
         match event.what {
             What::Dgrams(dgrams) => {
+                let from = dgrams.from;
                 let path = Path { remote: canonical(dgrams.from), local };
                 let mut count = 0;
                 self.stats.truncated += u64::from(dgrams.is_truncated());
@@ -321,6 +407,7 @@ impl UdpDriver {
                 self.stats.trains_received += 1;
                 self.stats.packets_received += count as u64;
                 self.stats.bytes_received += dgrams.bytes().len() as u64;
+                self.watch(local, from, event.token.0 & OWN != 0, count);
                 return count;
             }
             What::Error(error) => self.on_error(error),
@@ -342,10 +429,30 @@ impl UdpDriver {
                 self.stats.dropped_closed += train.packets() as u64;
                 self.recycle(train);
             }
+            What::Failed(_) if event.token.0 & OWN != 0 => self.refuse_flow(local),
             What::Failed(error) => tracing::error!(%error, local, "a carriage socket stopped receiving"),
             _ => {}
         }
         0
+    }
+
+    /// A train came, by the host's own socket or by the shared one.
+    fn watch(&mut self, local: u16, from: SocketAddr, own: bool, packets: usize) {
+        let Some(Some(l)) = self.locals.get_mut(usize::from(local)) else { return };
+        let advice = match (own, l.flow.is_some()) {
+            (false, has_flow) => l.watch.on_shared(from, packets, has_flow),
+            (true, true) => l.watch.on_own(),
+            // A late one of a socket that has been closed.
+            (true, false) => Advice::Nothing,
+        };
+        if own
+            && let Some(flow) = &mut l.flow
+            && flow.note(self.polls)
+            && let Err(error) = self.queue.receive_trains(&flow.source)
+        {
+            tracing::debug!(%error, "trains arrive as single packets");
+        }
+        self.follow(advice, local, from);
     }
 
     /// Hands up the `found` reports of earlier polls, if this one brought no packets. The system tells of
@@ -376,7 +483,8 @@ impl Driver for UdpDriver {
         let source = self.queue.adopt(bound.fd).map_err(io::Error::other)?;
         let stream = RecvMsg { source: source.clone() };
         self.queue.submit(Token(place as u64), stream).map_err(|r| io::Error::other(r.why))?;
-        let local = Local { source, ipv6: bound.local.is_ipv6(), gso: bound.gso, refusals: 0 };
+        let (watch, flow) = (Watch::default(), None);
+        let local = Local { source, ipv6: bound.local.is_ipv6(), gso: bound.gso, refusals: 0, watch, flow };
         if place == self.locals.len() {
             self.locals.push(None);
         }
@@ -385,6 +493,7 @@ impl Driver for UdpDriver {
     }
 
     fn close_local(&mut self, local: u16) {
+        self.close_flow(local);
         if let Some(local) = self.locals.get_mut(usize::from(local)).and_then(Option::take) {
             self.queue.close(local.source);
         }
@@ -435,6 +544,7 @@ impl Driver for UdpDriver {
     fn poll(&mut self, wait: Wait, sink: &mut dyn FnMut(Received<'_>)) -> io::Result<usize> {
         let found = self.reports.len();
         let wait = if found > 0 { Wait { until: Some(Instant::now()), spin: Spin::Sleep } } else { wait };
+        self.polls += 1;
         let mut events = std::mem::take(&mut self.events);
         let result = self.queue.wait(&mut events, wait);
         let mut count = 0;

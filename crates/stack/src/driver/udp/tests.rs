@@ -232,3 +232,99 @@ fn many_packets__flush_by_themselves_and_all_arrive() {
         assert_eq!(numbers, (0..(BURST + 100) as u32).collect::<Vec<_>>());
     });
 }
+
+/// Sends `count` single packets, each of which is received before the next.
+fn one_by_one(a: &mut UdpDriver, path: Path, b: &mut UdpDriver, from: SocketAddr, count: u32) {
+    for i in 0..count {
+        a.send(transmit(path, 1, &HEADER, &i.to_be_bytes()));
+        a.flush();
+        let got = collect(b, 1);
+        assert_eq!((got[0].0.remote, &got[0].1[28..]), (from, &i.to_be_bytes()[..]));
+    }
+}
+
+#[test]
+fn flow__one_host_gets_a_socket_of_its_own_and_others_are_heard() {
+    on_both(|mut a, mut b| {
+        for bind in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let other_side = if bind == "[::]:0" { "127.0.0.1:0" } else { bind };
+            let (local, bound) = a.open_local(bind.parse().unwrap()).unwrap();
+            let address = SocketAddr::new(other_side.parse::<SocketAddr>().unwrap().ip(), bound.port());
+            let (peer_local, peer) = b.open_local(other_side.parse().unwrap()).unwrap();
+            let before = a.stats().flows_opened;
+            one_by_one(&mut b, Path { remote: address, local: peer_local }, &mut a, peer, 200);
+            assert_eq!(a.stats().flows_opened - before, 1, "{bind}");
+            assert!(UdpSocket::bind(bound).is_err(), "the port is not to be shared");
+            // Both ways, single packets and trains, and nobody else is forgotten.
+            one_by_one(&mut a, Path { remote: peer, local }, &mut b, address, 100);
+            for i in 0..64u8 {
+                b.send(transmit(Path { remote: address, local: peer_local }, 0, &HEADER, &[i; 128]));
+                a.send(transmit(Path { remote: peer, local }, 0, &HEADER, &[i; 128]));
+            }
+            b.flush();
+            a.flush();
+            for driver in [&mut a, &mut b] {
+                let order: Vec<u8> = collect(driver, 64).iter().map(|(_, d)| d[28]).collect();
+                assert_eq!(order, (0..64).collect::<Vec<_>>());
+            }
+            let (third_local, third) = b.open_local(other_side.parse().unwrap()).unwrap();
+            one_by_one(&mut b, Path { remote: address, local: third_local }, &mut a, third, 400);
+            assert!(
+                a.local(local).unwrap().flow.as_ref().is_none_or(|flow| flow.remote.port() != peer.port())
+            );
+            one_by_one(&mut b, Path { remote: address, local: peer_local }, &mut a, peer, 10);
+            a.close_local(local);
+        }
+    });
+}
+
+#[test]
+fn flow__crowds_of_single_packets_become_trains() {
+    on_both(|mut a, mut b| {
+        let (path, from) = connected(&mut a, &mut b, "127.0.0.1:0");
+        one_by_one(&mut a, path, &mut b, from, 100);
+        assert_eq!(b.stats().flows_opened, 1);
+        for _ in 0..40 {
+            for i in 0..32u8 {
+                a.send(transmit(path, 0, &HEADER, &[i; 128]));
+            }
+            a.flush();
+            let order: Vec<u8> = collect(&mut b, 32).iter().map(|(_, d)| d[28]).collect();
+            assert_eq!(order, (0..32).collect::<Vec<_>>());
+        }
+        let before = b.stats().trains_received;
+        for i in 0..32u8 {
+            a.send(transmit(path, 0, &HEADER, &[i; 128]));
+        }
+        a.flush();
+        assert_eq!(collect(&mut b, 32).len(), 32);
+        assert_eq!(b.stats().trains_received - before, 1);
+    });
+}
+
+#[test]
+fn flow__a_closed_port_is_reported_all_the_same() {
+    on_both(|mut a, mut b| {
+        let (path, from) = connected(&mut a, &mut b, "127.0.0.1:0");
+        one_by_one(&mut a, path, &mut b, from, 100);
+        one_by_one(&mut b, Path { remote: from, local: 0 }, &mut a, path.remote, 100);
+        assert_eq!((a.stats().flows_opened, b.stats().flows_opened), (1, 1));
+        b.close_local(0);
+        // The queue lets go of the socket when it has seen the end of the stream.
+        b.poll(Wait::until(Instant::now() + Duration::from_millis(20)), &mut |_| {}).unwrap();
+        let until = Instant::now() + Duration::from_secs(5);
+        let mut seen = Vec::new();
+        while seen.is_empty() && Instant::now() < until {
+            a.send(transmit(path, 0, &HEADER, b"anyone?"));
+            a.flush();
+            let short = Instant::now() + Duration::from_millis(20);
+            a.poll(Wait::until(short), &mut |r| {
+                if let Received::Unreachable { remote, why } = r {
+                    seen.push((remote, why));
+                }
+            })
+            .unwrap();
+        }
+        assert_eq!(seen, [(path.remote, Unreachable::Port { homa_port: None })]);
+    });
+}
