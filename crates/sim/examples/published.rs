@@ -12,6 +12,7 @@ fn main() {
     for arg in &args[4..] {
         let (k, v) = arg.split_once('=').unwrap();
         match k {
+            "transport" => e.transport = v.parse().unwrap(),
             "hdr" => e.carriage.data_header_bytes = v.parse().unwrap(),
             "unsched" => e.homa.unsched_bytes = v.parse().unwrap(),
             "window" => e.homa.window = v.parse().unwrap(),
@@ -38,6 +39,13 @@ fn main() {
         o.load.backlog_at_end,
         o.wasted_bandwidth,
         o.utilisation
+    );
+    let c = &o.load.counters;
+    println!(
+        "packets {} wire bytes per payload {:.4} overflowed {}",
+        c.packets_sent,
+        c.wire_bytes_sent as f64 / o.load.delivered_bytes as f64,
+        c.overflowed
     );
     println!(
         "queue mean {:.0} max {} span {} total {}",

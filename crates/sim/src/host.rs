@@ -6,6 +6,7 @@ use crate::packet::Packet;
 use crate::topology::HostId;
 
 pub mod homa;
+pub mod srpt;
 
 /// The transport of one host. One mutation, then the world drains outcomes and packets and asks for the next
 /// deadline.
