@@ -13,6 +13,11 @@ fn main() {
         let (k, v) = arg.split_once('=').unwrap();
         match k {
             "transport" => e.transport = v.parse().unwrap(),
+            "buffer" => e.topology.buffer_bytes = Some(v.parse().unwrap()),
+            "mark" => e.topology.mark_bytes = Some(v.parse().unwrap()),
+            "rto_us" => e.window.min_rto_ns = 1_000 * v.parse::<u64>().unwrap(),
+            "one_path" => e.window.one_path = v.parse().unwrap(),
+            "drain" => e.drain = v.parse().unwrap(),
             "hdr" => e.carriage.data_header_bytes = v.parse().unwrap(),
             "unsched" => e.homa.unsched_bytes = v.parse().unwrap(),
             "window" => e.homa.window = v.parse().unwrap(),

@@ -9,7 +9,7 @@ use peyk_sansio::Prng;
 pub use build::Transport;
 
 use crate::host::homa::Carriage;
-use crate::host::{OneWay, srpt};
+use crate::host::{OneWay, srpt, window};
 use crate::load::{self, LoadResult, LoadSpec, Progress};
 use crate::port::QueueStats;
 use crate::topology::Topology;
@@ -40,6 +40,9 @@ pub struct Experiment {
     pub homa: Config,
     /// How Homa's bytes are counted.
     pub carriage: Carriage,
+    /// Settings of [`Transport::Tcp`] and, with its gain, [`Transport::Dctcp`]; the number of connections is the
+    /// transport's.
+    pub window: window::Settings,
     /// Settings of [`Transport::Srpt`].
     pub srpt: srpt::Settings,
 }
@@ -137,6 +140,7 @@ impl Experiment {
             seed,
             homa: published_homa(workload),
             carriage: Carriage { contents: false, data_header_bytes: 30 },
+            window: window::Settings::default(),
             srpt: srpt::Settings::default(),
         }
     }
@@ -145,6 +149,11 @@ impl Experiment {
     pub fn run(&self, watch: impl FnMut(Progress) -> bool) -> Outcome {
         match self.transport {
             Transport::Homa => self.run_with(build::homa(self), watch),
+            Transport::Tcp { connections } => self.run_with(build::window(self, connections, None), watch),
+            Transport::Dctcp { connections } => {
+                let gain = self.window.dctcp_gain.or(window::Settings::dctcp().dctcp_gain);
+                self.run_with(build::window(self, connections, gain), watch)
+            }
             Transport::Srpt => self.run_with(build::srpt(self), watch),
         }
     }

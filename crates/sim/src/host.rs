@@ -7,6 +7,7 @@ use crate::topology::HostId;
 
 pub mod homa;
 pub mod srpt;
+pub mod window;
 
 /// The transport of one host. One mutation, then the world drains outcomes and packets and asks for the next
 /// deadline.
