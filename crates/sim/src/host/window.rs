@@ -101,6 +101,23 @@ impl Settings {
     pub fn dctcp() -> Settings {
         Settings { dctcp_gain: Some(1.0 / 16.0), ..Settings::default() }
     }
+
+    /// What is wrong with them, if anything.
+    pub fn problem(&self) -> Option<&'static str> {
+        match self {
+            _ if self.connections == 0 => Some("hosts need a connection"),
+            _ if !(1..=1 << 16).contains(&self.mss) => Some("a segment must have 1 to 65536 bytes"),
+            _ if self.initial_window == 0 => Some("the initial window must hold a segment"),
+            _ if self.receive_window < 4 * u64::from(self.mss) => {
+                Some("the receive window must hold four segments")
+            }
+            _ if self.min_rto_ns == 0 => Some("the shortest timeout must not be zero"),
+            _ if self.dctcp_gain.is_some_and(|gain| !(gain > 0.0 && gain <= 1.0)) => {
+                Some("the gain of DCTCP must be above 0 and at most 1")
+            }
+            _ => None,
+        }
+    }
 }
 
 /// An acknowledgement.
@@ -146,7 +163,11 @@ pub struct WindowHost {
 
 impl WindowHost {
     /// A host that has just started.
+    ///
+    /// # Panics
+    /// If the settings have a [problem](Settings::problem).
     pub fn new(id: HostId, settings: Settings) -> WindowHost {
+        assert_eq!(settings.problem(), None, "experiments check their settings first");
         WindowHost {
             id,
             settings,
@@ -170,7 +191,7 @@ impl WindowHost {
 
     fn open(&mut self, now: Instant, to: HostId) -> (u32, u64) {
         let first = self.senders.len() as u32;
-        for _ in 0..self.settings.connections.max(1) {
+        for _ in 0..self.settings.connections {
             self.senders.push(Sender::new(to, self.settings, now));
             self.is_in_turn.push(false);
             self.timer_at.push(None);
@@ -288,7 +309,7 @@ impl OneWay for WindowHost {
             None => self.open(now, to),
         };
         self.destinations.insert(to, (first, count + 1));
-        let connection = first + (count % u64::from(self.settings.connections.max(1))) as u32;
+        let connection = first + (count % u64::from(self.settings.connections)) as u32;
         let key = self.next_key;
         if !self.senders[connection as usize].write(bytes, key) {
             return None;
@@ -300,4 +321,44 @@ impl OneWay for WindowHost {
 
     /// Nothing: the sender learns it from acknowledgements.
     fn finish(&mut self, _key: u64) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problem__names_what_cannot_work() {
+        let good = Settings::default();
+        assert_eq!((good.problem(), Settings::dctcp().problem()), (None, None));
+        for (settings, word) in [
+            (Settings { connections: 0, ..good }, "connection"),
+            (Settings { mss: 0, ..good }, "segment"),
+            (Settings { initial_window: 0, ..good }, "initial window"),
+            (Settings { receive_window: 5_000, ..good }, "receive window"),
+            (Settings { min_rto_ns: 0, ..good }, "timeout"),
+            (Settings { dctcp_gain: Some(f64::NAN), ..good }, "gain"),
+        ] {
+            assert!(settings.problem().is_some_and(|problem| problem.contains(word)), "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn poll_transmit__connections_take_turns_and_acknowledgements_go_first() {
+        let now = Instant::from_nanos(0);
+        let mut host = WindowHost::new(0, Settings { connections: 2, ..Settings::default() });
+        (0..3).for_each(|_| _ = host.send(now, 1, 3_000));
+        host.send(now, 2, 3_000);
+        let segment = Segment { seq: 0, len: 100, ends: Vec::new(), sent_at: now };
+        let data = host.packet(0, 7, 100, WindowBody::Data(7, segment));
+        host.handle_packet(now, Packet { from: 3, ..data });
+        let order: Vec<(HostId, u32)> = core::iter::from_fn(|| host.poll_transmit(now))
+            .map(|packet| match packet.body {
+                WindowBody::Ack(connection, _) | WindowBody::Data(connection, _) => (packet.to, connection),
+            })
+            .collect();
+        // The first connection has two messages: five segments.
+        let turns = [(1, 0), (1, 1), (2, 2), (1, 0), (1, 1), (2, 2), (1, 0), (1, 1), (2, 2), (1, 0), (1, 0)];
+        assert_eq!((order[0], &order[1..]), ((3, 7), &turns[..]));
+    }
 }

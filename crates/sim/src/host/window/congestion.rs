@@ -64,15 +64,16 @@ impl Congestion {
 
     /// Data has been acknowledged outside of a recovery.
     pub fn on_progress(&mut self, progress: Progress) {
-        let is_reduced = self.observe(progress);
+        self.observe(progress);
+        let is_reduced = self.reduce(progress);
         if !is_reduced && progress.is_limited {
             self.grow(progress.acked);
         }
     }
 
-    /// DCTCP's part. True if the window is not to grow.
-    fn observe(&mut self, progress: Progress) -> bool {
-        let Some(alpha) = &mut self.alpha else { return false };
+    /// Data has been acknowledged: DCTCP's estimate.
+    pub fn observe(&mut self, progress: Progress) {
+        let Some(alpha) = &mut self.alpha else { return };
         alpha.acked += progress.acked;
         alpha.marked += progress.acked * u64::from(progress.is_marked);
         if progress.upto >= alpha.ends_at {
@@ -80,6 +81,11 @@ impl Congestion {
             alpha.value += alpha.gain * (share - alpha.value);
             (alpha.acked, alpha.marked, alpha.ends_at) = (0, 0, progress.sent);
         }
+    }
+
+    /// DCTCP's answer to marks. True if the window is not to grow.
+    fn reduce(&mut self, progress: Progress) -> bool {
+        let Some(alpha) = &mut self.alpha else { return false };
         if progress.upto < alpha.reduced_until {
             return true;
         }

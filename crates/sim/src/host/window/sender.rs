@@ -208,6 +208,11 @@ impl Sender {
         self.is_resending = false;
         let kept = self.ends.partition_point(|end| end.at <= ack.upto);
         self.ends.drain(..kept);
+        let (upto, sent, is_marked) = (ack.upto, self.fresh, ack.is_marked);
+        let progress = Progress { acked, upto, sent, is_marked, is_limited };
+        if self.is_recovering {
+            self.congestion.observe(progress);
+        }
         if self.is_recovering && ack.upto < self.recover {
             self.congestion.on_partial(acked);
             self.is_resending = true;
@@ -217,8 +222,7 @@ impl Sender {
             self.congestion.on_recovered(self.in_flight());
         } else {
             self.duplicates = 0;
-            let (upto, sent, is_marked) = (ack.upto, self.fresh, ack.is_marked);
-            self.congestion.on_progress(Progress { acked, upto, sent, is_marked, is_limited });
+            self.congestion.on_progress(progress);
         }
         self.deadline = None;
         if self.first < self.fresh {
@@ -255,5 +259,4 @@ impl Sender {
 }
 
 #[cfg(test)]
-#[path = "sender_tests.rs"]
 mod tests;
