@@ -36,6 +36,17 @@ fn next_segment__ten_at_first_then_two_for_each_acknowledged() {
 }
 
 #[test]
+fn handle_ack__a_window_that_is_not_used_does_not_grow() {
+    let mut tcp = sender(1_000);
+    for n in 1..=50 {
+        assert_eq!(sent(&mut tcp, n * 10_000).len(), 1);
+        ack(&mut tcp, n * 10_000 + 5_000, n);
+        assert!(tcp.write(1_000, n));
+    }
+    assert_eq!(tcp.congestion().window, 10 * MSS);
+}
+
+#[test]
 fn handle_ack__one_loss_is_sent_again_after_three_duplicates_and_half_the_window_stays() {
     let mut tcp = sender(100_000);
     sent(&mut tcp, 0);
