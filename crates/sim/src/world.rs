@@ -53,7 +53,7 @@ enum Event {
 }
 
 /// A host's clock against the world's.
-#[derive(Copy, Clone, Debug, Default)]
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Drift {
     /// Parts per million by which it runs fast.
     pub ppm: i32,
@@ -62,7 +62,8 @@ pub struct Drift {
 }
 
 impl Drift {
-    fn local(self, now: Picos) -> Instant {
+    /// What the clock shows at `now`.
+    pub fn local(self, now: Picos) -> Instant {
         let drift = i128::from(now.0) * i128::from(self.ppm) / 1_000_000;
         let local = i128::from(now.0) + i128::from(self.ahead.0) + drift;
         Picos(u64::try_from(local.max(0)).unwrap_or(u64::MAX)).to_instant()
@@ -258,6 +259,12 @@ impl<H: Host> World<H> {
     /// Calls the application back at `at`.
     pub fn wake_at(&mut self, at: Picos, what: u64) {
         self.schedule.put(at, Event::Wake { what });
+    }
+
+    /// Puts a packet on the wire that the host it comes from did not send. No rule judges it.
+    pub fn forge(&mut self, packet: Packet<H::Body>) {
+        let at = self.now + self.send_delay + self.switch_delay;
+        self.inject(packet, at);
     }
 
     /// A host stops at once: it loses its state and its packets.
@@ -512,6 +519,9 @@ impl<H: Host> World<H> {
             return;
         }
         self.counters.packets_delivered += 1;
+        if let Some(rule) = &mut self.rule {
+            rule.on_delivery(self.now, &packet);
+        }
         place.host.handle_packet(place.drift.local(self.now), packet);
         self.touch(to);
     }
@@ -545,7 +555,11 @@ impl<H: Host> World<H> {
             return;
         }
         let Some(deadline) = place.host.poll_timeout() else { return };
-        let at = place.drift.world(deadline).max(self.now + Picos(1));
+        let mut at = place.drift.world(deadline).max(self.now + Picos(1));
+        if place.nic_is_armed && deadline <= place.drift.local(self.now) {
+            // It wants to send; until the network card is free there is nothing to be done.
+            at = at.max(place.nic_free_at);
+        }
         if at < place.timer_at {
             place.timer_at = at;
             self.schedule.put(at, Event::Timer { host });
