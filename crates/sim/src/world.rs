@@ -343,6 +343,8 @@ impl<H: Host> World<H> {
             Event::Nic { host } => {
                 self.places[usize::from(host)].nic_is_armed = false;
                 self.pump(host);
+                // The end of a message may begin a wait for its answer.
+                self.arm_timer(host);
             }
             Event::Timer { host } => self.timer(host),
             Event::Wake { what } => app.on_wake(self, what),
