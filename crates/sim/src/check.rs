@@ -26,6 +26,7 @@ use crate::echo::{Echo, new_host};
 use crate::fault::network::{Eye, Network};
 use crate::host::homa::HomaHost;
 use crate::port::Discipline;
+use crate::scenario::ROOMY_PAGES;
 use crate::shrink;
 use crate::time::Picos;
 use crate::world::World;
@@ -188,8 +189,10 @@ impl<'a> Run<'a> {
             world.set_drift(id as u16, drift);
         }
         world.set_rule(Box::new(Network::new(scenario, Rc::clone(&eye))));
-        // A host that has lost its state is told what others were granted before; liars say what they like.
-        let is_announced_freely = scenario.is_garbled() || !scenario.faults.is_empty();
+        // A host that has lost its state, or had no memory for it, is told what others were granted before;
+        // liars say what they like.
+        let has_memory = scenario.pages >= ROOMY_PAGES;
+        let is_announced_freely = scenario.is_garbled() || !scenario.faults.is_empty() || !has_memory;
         let limits = Limits::new(&scenario.config, Echo::longest(scenario), is_announced_freely);
         let end = Run::end(scenario);
         let echo = Echo::new(scenario, &mut world, Rc::clone(&eye), end);

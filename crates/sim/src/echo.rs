@@ -369,8 +369,10 @@ impl Echo {
         let now = world.now();
         for host in 0..self.scenario.hosts() {
             let book = &mut self.books[usize::from(host)];
-            // A response that waits for memory here waits for nobody else.
-            if world.host(host).endpoint.waiting_for_memory() > 0 || !world.is_up(host) {
+            // A response that waits for memory here, or for grants, waits for nobody else.
+            let endpoint = &world.host(host).endpoint;
+            let is_withholding = endpoint.waiting_for_memory() > 0 || endpoint.total_incoming() > 0;
+            if is_withholding || !world.is_up(host) {
                 book.disturbed = now;
             }
         }

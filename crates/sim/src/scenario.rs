@@ -84,7 +84,15 @@ impl Scenario {
     /// From healing to the probes: in this time every RPC has ended, one way or the other.
     pub fn settling(&self) -> Picos {
         let drain = Picos(self.drain().0 * 2);
-        let service = self.calls.iter().map(|c| c.service).max().unwrap_or_default();
+        let services = self.calls.iter().map(|c| c.service);
+        let limits = self.config.max_unanswered.min(self.config.max_socket_rpcs);
+        let service = if limits < self.calls.len() as u32 {
+            // One after the other, and each is asked for only now and then.
+            let pause = Picos::from_millis(u64::from(self.config.timeout_ticks));
+            services.fold(Picos::ZERO, |sum, service| sum + service + pause)
+        } else {
+            services.max().unwrap_or_default()
+        };
         let ticks = TICK.as_nanos() as u64 * u64::from(self.config.timeout_ticks);
         Picos::from_nanos(8 * ticks) + Picos::from_millis(500) + service + drain + self.noise.lag
     }

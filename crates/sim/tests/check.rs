@@ -133,6 +133,23 @@ fn long_response__is_acknowledged() {
     assert_eq!(report.violations, []);
 }
 
+/// A client whose response waited for grants, which others had, did not answer NEED_ACK. The server heard
+/// nothing of it for two time-outs, forgot the response, and the call failed.
+#[test]
+fn response_that_waits_for_grants__is_not_forgotten() {
+    let mut scenario = plain(&[(1, 188_315), (1, 163_750), (1, 150_000)]);
+    // One packet a round trip: the first has to wait for most of a second.
+    scenario.topology.host_send_delay_ns = 2_000_000;
+    let config = &mut scenario.config;
+    (config.unsched_bytes, config.max_incoming, config.grant_fifo_fraction) = (1_500, 1_500, 0);
+    scenario.calls[1].client = 0;
+    scenario.topology.hosts_per_rack = 3;
+    scenario.calls[0].server = 2;
+    let report = run(&scenario);
+    assert_eq!(report.violations, []);
+    assert_eq!((report.tally.failures, report.tally.responses), (0, report.tally.calls));
+}
+
 /// The timer of a paced host fired at every picosecond while its network card was busy.
 #[test]
 fn paced_host__does_not_spin() {

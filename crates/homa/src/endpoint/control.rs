@@ -165,7 +165,16 @@ impl Endpoint {
             return Disposition::Dropped;
         }
         match self.find(a, header) {
-            Found::Rpc(slot) => self.request_retransmission(slot),
+            Found::Rpc(slot) => {
+                let rpc = &self.rpcs[slot];
+                if rpc.state == State::Incoming && !rpc.is_owed() {
+                    // It waits for our grants, or our memory: a server that hears nothing would
+                    // take us for dead and forget the response.
+                    self.send_control(slot, ControlKind::Busy);
+                } else {
+                    self.request_retransmission(slot);
+                }
+            }
             Found::Unknown => self.answer_need_ack(a.path, a.peer, header),
             Found::Foreign => {
                 self.stats.drop_wrong_peer += 1;

@@ -59,7 +59,8 @@ fn topology(r: &mut Prng) -> Topology {
         switch_delay_ns: 250,
         host_send_delay_ns: delay_ns,
         host_receive_delay_ns: delay_ns / 2,
-        buffer_bytes: r.chance(0.15).then(|| 4_000 + r.below(60_000)),
+        // At least one packet of the largest size fits.
+        buffer_bytes: r.chance(0.15).then(|| 10_000 + r.below(60_000)),
         mark_bytes: None,
     }
 }
