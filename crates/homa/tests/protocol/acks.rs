@@ -129,6 +129,45 @@ fn need_ack_while_bytes_are_missing_draws_resends() {
 }
 
 #[test]
+fn need_ack_while_the_response_waits_for_grants_draws_busy() {
+    let config = peyk_homa::Config { max_incoming: 1, grant_fifo_fraction: 0, ..Default::default() };
+    let mut lab = Lab::with(config, 16);
+    let (first, second) = (lab.request(pattern(10)).0, lab.request(pattern(10)).0);
+    // The first has all of the budget; of the second everything granted has come.
+    lab.feed(&lab.server_of(first).segment(&pattern(10_000), 2848, 0, 1424));
+    let from = lab.server_of(second);
+    let sent = lab.feed(&from.segment(&pattern(20_000), 1424, 0, 1424));
+    assert!(only(&sent, PacketType::Grant).is_empty());
+    let sent = lab.feed(&from.need_ack());
+    assert_eq!(kinds(&sent), [PacketType::Busy], "else the server would take us for dead");
+}
+
+#[test]
+fn need_ack_while_the_response_waits_for_memory_draws_busy() {
+    let mut lab = Lab::with(peyk_homa::Config::default(), 4);
+    let _held: Vec<_> = std::iter::from_fn(|| lab.endpoint.pool().alloc(65_536)).collect();
+    let (rpc, _) = lab.request(pattern(10));
+    let from = lab.server_of(rpc);
+    lab.feed(&from.segment(&pattern(3000), 3000, 0, 1424));
+    assert_eq!(lab.endpoint.waiting_for_memory(), 1);
+    assert_eq!(kinds(&lab.feed(&from.need_ack())), [PacketType::Busy]);
+}
+
+#[test]
+fn busy_from_a_client_keeps_its_response_alive() {
+    let mut lab = Lab::new();
+    let rpc = lab.in_service(ID, b"work");
+    lab.reply(rpc, pattern(100_000));
+    for _ in 0..20 {
+        lab.pass(ms(50));
+        lab.feed(&Lab::from_client(ID).busy());
+    }
+    assert_eq!(lab.endpoint.rpc_count(), 1);
+    let sent = lab.feed(&Lab::from_client(ID).grant(50_000, 0));
+    assert!(!only(&sent, PacketType::Data).is_empty(), "it goes on when it is granted");
+}
+
+#[test]
 fn need_ack_to_a_port_that_is_gone_is_still_acked() {
     let mut lab = Lab::new();
     let from = From { sport: PORT, dport: 0x9999, id: ID | 1 };
