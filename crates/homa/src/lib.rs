@@ -78,5 +78,6 @@ pub use config::{Config, Pacing, RequestOptions, SocketOptions, TICK};
 pub use endpoint::Endpoint;
 pub use error::{ConfigError, OpenError, Reason, ReplyError, RpcError, SendError, Unreachable};
 pub use event::{Event, RpcId, ServerRpc, SocketId};
+pub use grant::GrantBucket;
 pub use stats::{PACKET_TYPES, Stats, TYPE_NAMES, type_index};
 pub use transmit::{Disposition, MAX_HEADER_LEN, PacketHeader, Path, PeerAddr, Transmit};
