@@ -1,106 +1,21 @@
-//! What a packet costs beside 1, 1,000 and 100,000 open RPCs, and what the parts
-//! that have to scale cost by themselves.
+//! What a packet costs beside 1, 1,000 and 100,000 open RPCs, and what the parts that have to scale cost
+//! by themselves: time, in which the misses of caches and of the TLB count. What the protocol does is
+//! counted in instructions by `instructions`.
 //!
-//! The packets of the other host are made by hand, one endpoint is measured, and
-//! the cost of making a packet (about 20 ns) is included. Ratios are to the
-//! cost with one open RPC. Run with `cargo bench -p peyk-homa --bench open_rpcs`.
+//! Ratios are to the cost with one open RPC. Run with `cargo bench -p peyk-homa --bench open_rpcs`.
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a bench measures real time")]
 
 use core::hint::black_box;
 use core::time::Duration;
-use std::net::SocketAddr;
 
 use peyk_homa::completed::{Completed, CompletedConfig};
 use peyk_homa::grant::{GrantConfig, GrantOut, Grants};
 use peyk_homa::srpt::SendQueue;
-use peyk_homa::{
-    Config, Endpoint, Event, Path, PeerAddr, RequestOptions, ServerRpc, SocketId, SocketOptions,
-};
 use peyk_sansio::{Instant, Prng};
-use peyk_sockbuf::{Payload, Pool};
-use peyk_wire::homa::{Ack, Data, Header, Packet, PacketType};
 
-const OPEN: [usize; 3] = [1, 1_000, 100_000];
-const SERVER_PORT: u16 = 99;
-const CLIENT_PORT: u16 = 0x8001;
-const HOSTS: usize = 64;
+mod open;
 
-/// Timers so long that nothing of them is seen, and a pool that all may share.
-fn config() -> Config {
-    Config {
-        resend_ticks: 800_000,
-        timeout_ticks: 900_000,
-        request_ack_ticks: 800_000,
-        request_ack_max_ticks: 800_000,
-        unsched_bytes: 10_000,
-        max_peer_incoming: u64::MAX,
-        ..Config::default()
-    }
-}
-
-fn path(host: usize) -> Path {
-    Path { remote: SocketAddr::from(([10, 0, 1, host as u8], 14_600)), local: 0 }
-}
-
-struct Bench {
-    endpoint: Endpoint,
-    server: SocketId,
-    client: SocketId,
-    now: Instant,
-    random: Prng,
-    buffer: Vec<u8>,
-    sent: usize,
-    next_id: u64,
-}
-
-impl Bench {
-    fn new(pages: u32) -> Bench {
-        let now = Instant::from_nanos(1_000_000_000);
-        let mut endpoint = Endpoint::new(config(), 1, Pool::new(pages), now).expect("valid settings");
-        let server = endpoint.open_socket(Some(SERVER_PORT), SocketOptions::default()).expect("free port");
-        let client = endpoint.open_socket(None, SocketOptions::default()).expect("free port");
-        let (random, buffer, sent) = (Prng::new(7), Vec::new(), 0);
-        Bench { endpoint, server, client, now, random, buffer, sent, next_id: 1 << 40 }
-    }
-
-    fn make_id(&mut self) -> u64 {
-        self.next_id += 2;
-        self.next_id
-    }
-
-    /// Hands over DATA that a host sends.
-    fn data(&mut self, host: usize, header: Header, length: u32, incoming: u32, offset: u32, payload: &[u8]) {
-        let data = Data::new(header, length, incoming, offset, payload);
-        let mut data = data;
-        data.cutoff_version = 1;
-        self.feed(host, &Packet::Data(data));
-    }
-
-    fn feed(&mut self, host: usize, packet: &Packet<'_>) {
-        self.buffer.resize(packet.emit_len(), 0);
-        packet.emit(&mut self.buffer);
-        self.now += Duration::from_nanos(100);
-        self.endpoint.handle_packet(self.now, &path(host), &self.buffer);
-    }
-
-    fn request_header(id: u64) -> Header {
-        Header::new(PacketType::Data, CLIENT_PORT, SERVER_PORT, id)
-    }
-
-    fn drain(&mut self) {
-        while let Some(packet) = self.endpoint.poll_transmit(self.now) {
-            black_box(&packet);
-            self.sent += 1;
-        }
-    }
-
-    fn take_request(&mut self) -> Option<ServerRpc> {
-        match self.endpoint.poll_event()? {
-            Event::Request { rpc, .. } => Some(rpc),
-            other => panic!("{other:?}"),
-        }
-    }
-}
+use open::{HOSTS, OPEN, call, receive, serve};
 
 /// Nanoseconds per run of `f`, of `rounds` runs.
 fn measure(rounds: usize, mut f: impl FnMut()) -> f64 {
@@ -114,95 +29,19 @@ fn measure(rounds: usize, mut f: impl FnMut()) -> f64 {
     start.elapsed().as_nanos() as f64 / rounds as f64
 }
 
-/// A small request is taken, answered and acknowledged, beside `open` in service.
-fn serve(open: usize, rounds: usize) -> f64 {
-    let mut b = Bench::new(1024);
-    let payload = [7u8; 100];
-    for _ in 0..open {
-        let (id, host) = (b.make_id(), b.random.below(HOSTS as u64) as usize);
-        b.data(host, Bench::request_header(id), 100, 100, 0, &payload);
-        b.drain();
-        drop(b.endpoint.poll_event());
-    }
-    let answer = Payload::from(vec![1; 100]);
-    let rpc = measure(rounds, || {
-        let (id, host) = (b.make_id(), b.random.below(HOSTS as u64) as usize);
-        b.data(host, Bench::request_header(id), 100, 100, 0, &payload);
-        b.drain();
-        let rpc = b.take_request().expect("the request is complete");
-        b.endpoint.reply(b.now, rpc, answer.clone()).expect("reply accepted");
-        b.drain();
-        let header = Header::new(PacketType::Ack, CLIENT_PORT, SERVER_PORT, id);
-        b.feed(host, &Packet::Ack(Ack::new(header, &[])));
-        b.drain();
-    });
-    assert_eq!(b.endpoint.rpc_count(), open);
-    // DATA in, DATA out, ACK in.
-    rpc / 3.0
-}
-
-/// DATA of one of `open` long requests that wait for grants, most of them in vain. The packets are
-/// small, or the first touch of each page of the pool would be most of the cost.
-fn receive(open: usize, rounds: usize) -> f64 {
-    const LENGTH: u32 = 40_000;
-    const STEP: u32 = 16;
-    let mut b = Bench::new(open as u32 + 64);
-    let payload = [7u8; STEP as usize];
-    let mut messages: Vec<(u64, usize, u32)> = Vec::new();
-    for i in 0..open {
-        let id = b.make_id();
-        b.data(i % HOSTS, Bench::request_header(id), LENGTH, 10_000, 0, &payload);
-        b.drain();
-        messages.push((id, i % HOSTS, STEP));
-    }
-    let packet = measure(rounds, || {
-        let i = b.random.below(open as u64) as usize;
-        let (id, host, offset) = messages[i];
-        b.data(host, Bench::request_header(id), LENGTH, 10_000, offset, &payload);
-        b.drain();
-        messages[i].2 += STEP;
-        if messages[i].2 == LENGTH {
-            let rpc = b.take_request().expect("the request is complete");
-            b.endpoint.reject(b.now, rpc, peyk_homa::Reason::Aborted);
-            b.drain();
-            let id = b.make_id();
-            messages[i] = (id, host, 0);
-        }
-    });
-    black_box(b.sent);
-    packet
-}
-
-/// A response to one of `open` requests of ours, and the next request.
-fn call(open: usize, rounds: usize) -> f64 {
-    let mut b = Bench::new(1024);
-    let port = b.endpoint.port(b.client).expect("open socket");
-    let message = Payload::from(vec![1; 100]);
-    let payload = [7u8; 100];
-    let mut calls = Vec::new();
-    let send = |b: &mut Bench, host: usize| {
-        let to = PeerAddr { path: path(host), port: SERVER_PORT };
-        let options = RequestOptions::default();
-        let rpc = b.endpoint.send_request(b.now, b.client, to, message.clone(), options);
-        let rpc = rpc.expect("request accepted").0;
-        b.drain();
-        (rpc, host)
-    };
-    for i in 0..open {
-        let call = send(&mut b, i % HOSTS);
-        calls.push(call);
-    }
-    let rpc = measure(rounds, || {
-        let i = b.random.below(open as u64) as usize;
-        let (id, host) = calls[i];
-        let header = Header::new(PacketType::Data, SERVER_PORT, port, id | 1);
-        b.data(host, header, 100, 100, 0, &payload);
-        black_box(b.endpoint.poll_event().expect("the response is complete"));
-        calls[i] = send(&mut b, host);
-    });
-    black_box(b.server);
-    // DATA in, DATA out.
-    rpc / 2.0
+/// What no protocol avoids: 16 bytes written to a random one of `open` buffers of 40 kB, and a record of
+/// 64 bytes of it read and changed.
+fn touch(open: usize, rounds: usize) -> f64 {
+    let mut pool = vec![0u8; open * 65_536];
+    let mut records = vec![[0u64; 8]; open];
+    let mut random = Prng::new(7);
+    measure(rounds, || {
+        let i = random.below(open as u64) as usize;
+        let record = &mut records[i];
+        let offset = record[0] as usize % 40_000;
+        record[0] += 16;
+        pool[i * 65_536 + offset..][..16].copy_from_slice(&[7; 16]);
+    })
 }
 
 /// One packet of one of `open` messages in the grant scheduler alone.
@@ -289,9 +128,12 @@ fn main() {
     let scale = if std::env::args().any(|arg| arg == "--test") { 1000 } else { 1 };
     let head = "cost per packet";
     println!("{head:<44} {:>11} {:>19} {:>19}", "1 open", "1,000 open", "100,000 open");
-    print("small request served (in service beside it)", OPEN.map(|n| serve(n, 1_000_000 / scale)));
-    print("DATA of a long request (all need grants)", OPEN.map(|n| receive(n, 1_000_000 / scale)));
-    print("response received, next request sent", OPEN.map(|n| call(n, 1_000_000 / scale)));
+    let rounds = 1_000_000 / scale;
+    print("small request served (in service beside it)", OPEN.map(|n| serve(n, &mut |f| measure(rounds, f))));
+    let costs = OPEN.map(|n| receive(n, &mut |f| measure(rounds, f)));
+    print("DATA of a long request (all need grants)", costs);
+    print("  a write to as many random cold places", OPEN.map(|n| touch(n, rounds)));
+    print("response received, next request sent", OPEN.map(|n| call(n, &mut |f| measure(rounds, f))));
     println!("cost of the parts, per packet");
     print("grant scheduler", OPEN.map(|n| grants(n, 2_000_000 / scale)));
     print("send queue", OPEN.map(|n| send_queue(n, 2_000_000 / scale)));

@@ -8,6 +8,7 @@ use core::time::Duration;
 use peyk_sansio::Instant;
 
 use crate::error::ConfigError;
+use crate::grant::GrantBucket;
 use crate::priority::{DEFAULT_CUTOFFS, LEVELS};
 
 /// Length of a tick, the unit of all timers.
@@ -46,6 +47,12 @@ pub struct Config {
     pub fifo_grant_increment: u32,
     /// Share of the link for grants to the oldest message, in 1/1000; clamped to 500, 0 is off.
     pub grant_fifo_fraction: u32,
+    /// Limit on the rate of all grants, against incast or for a receiver that shares its downlink.
+    /// `None`, as in HomaModule: grants are limited by what is under way only.
+    pub grant_bucket: Option<GrantBucket>,
+    /// Bytes of a message, at most, that a sender may call unscheduled. What it sends beyond is taken,
+    /// but managed and asked for like scheduled data. HomaModule believes any number.
+    pub max_unscheduled: u32,
     /// Network priorities in use, 1 to 8.
     pub num_priorities: u8,
     /// Longest message per unscheduled priority; made consistent, then announced to peers.
@@ -123,6 +130,11 @@ pub struct Config {
     /// Bytes of outgoing requests of the endpoint, and of replies, at which all its sockets are
     /// full.
     pub max_send_bytes: u64,
+    /// Bytes of outgoing requests to one peer at which further ones to it are refused as
+    /// [`Full`](crate::SendError::Full), and of outgoing replies to one peer at which no further
+    /// requests of it are taken: a host that is gone, or takes no responses, shall not have all the
+    /// send memory. The message that crosses the limit is still taken.
+    pub max_peer_send_bytes: u64,
     /// Most sockets.
     pub max_sockets: u32,
     /// Most events that may wait for the application; no request is accepted, in either
@@ -154,6 +166,11 @@ pub struct Config {
     pub unreachable_packets: bool,
     /// Most UNREACHABLE packets sent, and unreachability reports heeded, per second.
     pub unreachable_per_sec: u32,
+    /// Most RPC_UNKNOWN, BUSY and ACK packets sent per second in answer to packets that concern no
+    /// RPC of ours, to the hosts we have to do with.
+    pub stray_answers_per_sec: u32,
+    /// The same for all other hosts together, whose addresses may be forged.
+    pub stranger_answers_per_sec: u32,
 
     /// Which endpoint of the host this is; part of RPC ids and automatic ports.
     pub shard: u8,
@@ -174,6 +191,8 @@ impl Default for Config {
             max_overcommit: 8,
             fifo_grant_increment: 50_000,
             grant_fifo_fraction: 50,
+            grant_bucket: None,
+            max_unscheduled: 160_000,
             num_priorities: 8,
             unsched_cutoffs: DEFAULT_CUTOFFS,
             adaptive_cutoffs: true,
@@ -203,6 +222,7 @@ impl Default for Config {
             max_unanswered: 131_072,
             wmem_max: 100_000_000,
             max_send_bytes: 1_000_000_000,
+            max_peer_send_bytes: 75_000_000,
             max_sockets: 4096,
             max_events: 1_048_576,
             max_control: 65_536,
@@ -216,6 +236,8 @@ impl Default for Config {
             max_completed_chunks: 65_536,
             unreachable_packets: true,
             unreachable_per_sec: 1000,
+            stray_answers_per_sec: 100_000,
+            stranger_answers_per_sec: 10_000,
             shard: 0,
             shards: 1,
             #[cfg(feature = "mutants")]
@@ -245,6 +267,7 @@ impl Config {
         }
         for (name, value) in [
             ("unsched_bytes", self.unsched_bytes),
+            ("max_unscheduled", self.max_unscheduled),
             ("resend_ticks", self.resend_ticks),
             ("resend_interval", self.resend_interval),
             ("resends_per_tick", self.resends_per_tick),
@@ -263,6 +286,12 @@ impl Config {
             if value == 0 {
                 return Err(ConfigError::Zero(name));
             }
+        }
+        if self.max_peer_send_bytes == 0 {
+            return Err(ConfigError::Zero("max_peer_send_bytes"));
+        }
+        if self.grant_bucket.is_some_and(|bucket| bucket.bytes_per_sec == 0) {
+            return Err(ConfigError::Zero("grant_bucket.bytes_per_sec"));
         }
         Ok(())
     }

@@ -105,6 +105,9 @@ pub struct Endpoint {
     /// Those of them that are replies.
     reply_bytes: u64,
 
+    /// Answers to packets that concern no RPC: to peers, and to all others.
+    stray_out: RateLimit,
+    stranger_out: RateLimit,
     unreachable_out: RateLimit,
     unreachable_in: RateLimit,
     stats: Stats,
@@ -165,6 +168,8 @@ impl Endpoint {
             is_relieved: false,
             send_bytes: 0,
             reply_bytes: 0,
+            stray_out: RateLimit::new(config.stray_answers_per_sec),
+            stranger_out: RateLimit::new(config.stranger_answers_per_sec),
             unreachable_out: RateLimit::new(config.unreachable_per_sec),
             unreachable_in: RateLimit::new(config.unreachable_per_sec),
             stats: Stats::default(),
@@ -319,7 +324,7 @@ fn grant_config(config: &Config, cutoffs: &Cutoffs) -> GrantConfig {
         fifo_grant_increment: config.fifo_grant_increment,
         grant_fifo_fraction: config.grant_fifo_fraction,
         link_mbps: config.link_mbps,
-        bucket: None,
+        bucket: config.grant_bucket,
         tail_boost_bytes: config.tail_boost_bytes,
         cutoffs: *cutoffs.table(),
     }

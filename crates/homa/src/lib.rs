@@ -79,6 +79,7 @@ pub use config::{Config, Pacing, RequestOptions, SocketOptions, TICK};
 pub use endpoint::Endpoint;
 pub use error::{ConfigError, OpenError, Reason, ReplyError, RpcError, SendError, Unreachable};
 pub use event::{Event, RpcId, ServerRpc, SocketId};
+pub use grant::GrantBucket;
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
 pub use stats::{PACKET_TYPES, Stats, TYPE_NAMES, type_index};

@@ -36,6 +36,9 @@ pub(crate) struct Peer {
     pub acks: PendingAcks,
     /// RPCs with it.
     pub rpcs: u32,
+    /// Bytes of requests to it, and of replies.
+    pub request_bytes: u64,
+    pub reply_bytes: u64,
     /// Pool memory for messages from it that are not complete, in bytes of these messages.
     pub incoming_bytes: u64,
     /// Tick of the last packet from it, or of its making.
@@ -125,6 +128,8 @@ impl Peers {
             cutoffs: PeerCutoffs::initial(self.num_priorities),
             acks: PendingAcks::default(),
             rpcs: 0,
+            request_bytes: 0,
+            reply_bytes: 0,
             incoming_bytes: 0,
             heard: tick,
             cutoffs_sent: u64::MAX,

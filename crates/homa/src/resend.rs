@@ -77,6 +77,10 @@ const EARNED: u32 = 2;
 /// Times `resend_ticks` by which timers are stretched at most; also at most a quarter of the time-out.
 const MAX_LATENESS: u64 = 8;
 
+/// Times `timeout_ticks` after which a server forgets a response that a live client ignores: longer
+/// than a client can wait for one while it is heard.
+const DESPAIR: u64 = 32;
+
 /// RESENDs that timers may send to a peer now, or NEED_ACKs.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Budget {
@@ -247,6 +251,12 @@ impl Timers {
     /// `heard`. Its client must have given up by then.
     pub fn server_forget_due(&self, heard: u64) -> u64 {
         heard + 2 * self.timeout_ticks
+    }
+
+    /// The tick at which a server forgets an answered request whatever its client is heard saying:
+    /// it has neither acknowledged nor asked for anything new since `since`.
+    pub fn server_despair_due(&self, since: u64) -> u64 {
+        since + DESPAIR * self.timeout_ticks
     }
 }
 

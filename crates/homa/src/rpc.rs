@@ -45,6 +45,8 @@ pub(crate) struct Rpc {
     pub is_retransmitting: bool,
     /// It stands in its peer's queue for a RESEND.
     pub is_rationed: bool,
+    /// Ticks in a row in which nothing new came, but something that showed no progress.
+    pub in_vain: u8,
     pub socket: u32,
     pub peer: u32,
     pub local_port: u16,
@@ -117,6 +119,7 @@ impl Slab {
                     is_waiting: false,
                     is_retransmitting: false,
                     is_rationed: false,
+                    in_vain: 0,
                     socket: 0,
                     peer: 0,
                     local_port: 0,
@@ -135,6 +138,7 @@ impl Slab {
         debug_assert!(rpc.state == State::Free && new.state != State::Free);
         rpc.id = new.id;
         rpc.state = new.state;
+        rpc.in_vain = 0;
         rpc.socket = new.socket;
         rpc.peer = new.peer;
         rpc.local_port = new.local_port;

@@ -147,10 +147,16 @@ counters! {
     drop_control_queue,
     /// Retransmissions not sent: too many ranges were asked for at once.
     drop_retransmit_queue,
+    /// Requests dropped: their client has too many bytes of replies to take or acknowledge.
+    drop_peer_replies,
+    /// RPC_UNKNOWN, BUSY and ACK packets to packets that concern no RPC not sent: rate limit.
+    drop_answer_limit,
     /// UNREACHABLE packets not sent: rate limit.
     drop_unreachable_limit,
     /// UNREACHABLE packets or reports ignored: nothing of ours matches, or rate limit.
     drop_unreachable,
+    /// Messages whose sender called more than `max_unscheduled` bytes of them unscheduled.
+    unscheduled_capped,
     /// DATA packets that were partly known and trimmed.
     data_trimmed,
     /// Priorities above 7 on the wire, taken as 7.

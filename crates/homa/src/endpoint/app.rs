@@ -89,7 +89,10 @@ impl Endpoint {
         }
         let tick = tick_of(now);
         let peer = self.find_or_make_peer(&to.path, tick).ok_or(SendError::TooManyPeers)?;
-        if self.peers[peer].rpcs >= self.config.max_peer_rpcs {
+        let to_peer = &self.peers[peer];
+        if to_peer.rpcs >= self.config.max_peer_rpcs
+            || to_peer.request_bytes >= self.config.max_peer_send_bytes
+        {
             return Err(self.refuse_request(index));
         }
         let id = self.ids.make();
@@ -232,7 +235,13 @@ impl Endpoint {
     fn start_output(&mut self, now: Instant, slot: u32, message: Payload) {
         let rpc = &mut self.rpcs[slot];
         let bytes = message.len() as u64;
-        let segment = self.peers[rpc.peer].segment;
+        let peer = &mut self.peers[rpc.peer];
+        if rpc.is_client() {
+            peer.request_bytes += bytes;
+        } else {
+            peer.reply_bytes += bytes;
+        }
+        let segment = peer.segment;
         rpc.out.start(message, self.config.unsched_bytes, segment, now);
         self.sockets[rpc.socket].send_bytes += bytes;
         self.send_bytes += bytes;

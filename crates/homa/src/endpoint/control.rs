@@ -20,14 +20,16 @@ impl Endpoint {
     /// GRANT: the receiver of our message lets us send more of it.
     pub(super) fn on_grant(&mut self, a: &Arrival<'_>, grant: &Grant) -> Disposition {
         let Some(slot) = self.find_or_drop(a, &grant.header) else { return Disposition::Dropped };
-        self.touch(slot, a.tick);
         if self.rpcs[slot].state != State::Outgoing {
             self.stats.drop_wrong_role += 1;
             return Disposition::Dropped;
         }
         let priority = self.clamp_priority(grant.priority);
         if self.rpcs[slot].out.grant(grant.offset, priority) {
+            self.progress(slot, a.tick);
             self.enqueue(slot);
+        } else {
+            self.touch_in_vain(slot, a.tick);
         }
         Disposition::Handled
     }
@@ -94,13 +96,13 @@ impl Endpoint {
         let id = header.local_id();
         if header.is_from_client() && self.is_overloaded(a) {
             // The request was turned away; its client shall wait rather than fail.
-            self.answer(a.path, header, ControlKind::Busy);
+            self.answer_stray(a.now, a.path, a.peer, header, ControlKind::Busy);
         } else if header.is_from_client() && a.peer.is_some_and(|peer| self.completed.contains(peer, id)) {
             // It was executed, refused or given up, and will not be executed again. A client
             // that has its response ignores this.
             self.answer_unreachable(a.now, a.path, header, UnreachableCode::Aborted);
         } else {
-            self.answer(a.path, header, ControlKind::RpcUnknown);
+            self.answer_stray(a.now, a.path, a.peer, header, ControlKind::RpcUnknown);
         }
         Disposition::Handled
     }
@@ -175,7 +177,10 @@ impl Endpoint {
                     self.request_retransmission(slot);
                 }
             }
-            Found::Unknown => self.answer_need_ack(a.path, a.peer, header),
+            Found::Unknown if self.may_answer_stray(a.now, a.peer) => {
+                self.answer_need_ack(a.path, a.peer, header);
+            }
+            Found::Unknown => return Disposition::Dropped,
             Found::Foreign => {
                 self.stats.drop_wrong_peer += 1;
                 return Disposition::Dropped;

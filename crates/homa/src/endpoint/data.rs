@@ -117,8 +117,10 @@ impl Endpoint {
         if self.is_overloaded(a) {
             let socket = &self.sockets[a.socket];
             let is_unanswered = socket.unanswered >= socket.max_unanswered;
-            self.stats.drop_unanswered += u64::from(is_unanswered);
-            self.stats.drop_rpc_limit += u64::from(!is_unanswered);
+            let is_peers = self.is_full_of_replies_to(a.peer);
+            self.stats.drop_peer_replies += u64::from(is_peers);
+            self.stats.drop_unanswered += u64::from(is_unanswered && !is_peers);
+            self.stats.drop_rpc_limit += u64::from(!is_unanswered && !is_peers);
             return None;
         }
         let Some(peer) = a.peer.or_else(|| self.find_or_make_peer(a.path, a.tick)) else {
@@ -165,9 +167,15 @@ impl Endpoint {
     pub(super) fn is_overloaded(&self, a: &Arrival<'_>) -> bool {
         let socket = &self.sockets[a.socket];
         socket.is_full_of_requests()
+            || self.is_full_of_replies_to(a.peer)
             || self.rpcs.len() >= self.config.max_rpcs as usize
             || self.events.len() >= self.config.max_events as usize
             || self.waiters.len() >= self.config.max_memory_waiters as usize
+    }
+
+    /// Whether a peer has so many bytes of replies to take or acknowledge that it gets no more.
+    fn is_full_of_replies_to(&self, peer: Option<u32>) -> bool {
+        peer.is_some_and(|peer| self.peers[peer].reply_bytes >= self.config.max_peer_send_bytes)
     }
 
     /// Whether a peer has as much memory for messages under way as it may. First packets of long
@@ -186,10 +194,12 @@ impl Endpoint {
             return false;
         }
         // The variant of HomaModule proposed for Linux has no grants and leaves `incoming` 0.
-        let unscheduled = match data.incoming_in_message() {
+        let claimed = match data.incoming_in_message() {
             0 if !data.payload.is_empty() => length,
-            incoming => incoming.max(data.end()),
+            incoming => incoming,
         };
+        self.stats.unscheduled_capped += u64::from(claimed > self.config.max_unscheduled);
+        let unscheduled = claimed.min(self.config.max_unscheduled).max(data.end());
         let rpc = &mut self.rpcs[slot];
         if buf.is_some() {
             self.peers[peer].incoming_bytes += u64::from(length);
@@ -227,14 +237,14 @@ impl Endpoint {
             return self.on_length_changed(a, slot);
         }
         let has_asked = self.rpcs[slot].wait.rounds > 0;
-        self.touch(slot, a.tick);
-        let rpc = &mut self.rpcs[slot];
-        let input = &mut rpc.input;
-        input.contradictions = 0;
-        if !input.has_memory() {
+        if !self.rpcs[slot].input.has_memory() {
+            self.touch(slot, a.tick);
             self.stats.drop_no_memory += 1;
             return Disposition::Dropped;
         }
+        let rpc = &mut self.rpcs[slot];
+        let input = &mut rpc.input;
+        input.contradictions = 0;
         match input.insert(data.offset(), data.payload, self.config.max_gaps as usize) {
             Insert::New => {}
             Insert::Trimmed => self.stats.data_trimmed += 1,
@@ -242,16 +252,21 @@ impl Endpoint {
                 input.received = (input.received + data.payload.len() as u32).min(input.length);
             }
             Insert::Duplicate if !data.payload.is_empty() => {
+                self.touch_in_vain(slot, a.tick);
                 self.stats.drop_duplicate += 1;
                 self.on_useless(a, data);
                 return Disposition::Dropped;
             }
-            Insert::Duplicate => {}
+            Insert::Duplicate => return self.on_nothing_new(slot, a),
             Insert::TooManyGaps => {
+                self.touch_in_vain(slot, a.tick);
                 self.stats.drop_gaps += 1;
                 return Disposition::Dropped;
             }
         }
+        self.progress(slot, a.tick);
+        let rpc = &mut self.rpcs[slot];
+        let input = &mut rpc.input;
         if data.is_retransmission() {
             let peer = &mut self.peers[rpc.peer];
             peer.lateness.on_useful(a.tick);
@@ -273,6 +288,19 @@ impl Endpoint {
         }
         if self.rpcs[slot].input.is_owed() {
             self.arm(slot, self.timers.resend_due(Wait::from(a.tick)));
+        }
+        Disposition::Handled
+    }
+
+    /// A packet without bytes began the message, or came in between.
+    #[cold]
+    fn on_nothing_new(&mut self, slot: u32, a: &Arrival<'_>) -> Disposition {
+        self.touch_in_vain(slot, a.tick);
+        if !self.rpcs[slot].is_managed {
+            self.manage(a.now, slot);
+        }
+        if self.rpcs[slot].input.is_owed() {
+            self.arm(slot, self.timers.resend_due(self.rpcs[slot].wait));
         }
         Disposition::Handled
     }

@@ -107,9 +107,9 @@ impl Endpoint {
             self.peers[peer].heard = tick;
         }
         match self.sockets.by_port(header.dport) {
-            None => Err(self.on_no_socket(now, path, header, UnreachableCode::NoSocket)),
+            None => Err(self.on_no_socket(now, path, peer, header, UnreachableCode::NoSocket)),
             Some(socket) if header.is_from_client() && !self.sockets[socket].is_server => {
-                Err(self.on_no_socket(now, path, header, UnreachableCode::NotServer))
+                Err(self.on_no_socket(now, path, peer, header, UnreachableCode::NotServer))
             }
             Some(socket) => Ok(Arrival { now, tick, path, peer, socket }),
         }
@@ -139,6 +139,29 @@ impl Endpoint {
             Found::Foreign => self.stats.drop_wrong_peer += 1,
         }
         None
+    }
+
+    /// Answers a packet that concerns no RPC of ours, at a limited rate.
+    pub(super) fn answer_stray(
+        &mut self,
+        now: Instant,
+        path: &Path,
+        peer: Option<u32>,
+        header: &Header,
+        kind: ControlKind,
+    ) {
+        if self.may_answer_stray(now, peer) {
+            self.answer(path, header, kind);
+        }
+    }
+
+    /// Whether one more packet that concerns no RPC may be answered. Strangers cannot use up what is
+    /// for the hosts we have to do with.
+    pub(super) fn may_answer_stray(&mut self, now: Instant, peer: Option<u32>) -> bool {
+        let limit = if peer.is_some() { &mut self.stray_out } else { &mut self.stranger_out };
+        let is_allowed = limit.allow(now);
+        self.stats.drop_answer_limit += u64::from(!is_allowed);
+        is_allowed
     }
 
     /// Answers a packet with UNREACHABLE, at a limited rate.
@@ -179,6 +202,7 @@ impl Endpoint {
         &mut self,
         now: Instant,
         path: &Path,
+        peer: Option<u32>,
         header: &Header,
         code: UnreachableCode,
     ) -> Disposition {
@@ -191,8 +215,13 @@ impl Endpoint {
             (true, PacketType::Data | PacketType::Grant | PacketType::Resend) => {
                 self.answer_unreachable(now, path, header, code);
             }
-            (false, PacketType::NeedAck) => self.answer_need_ack(path, None, header),
-            (false, PacketType::Resend) => self.answer(path, header, ControlKind::RpcUnknown),
+            // Without the acks owed to the peer: they are for its other sockets.
+            (false, PacketType::NeedAck) if self.may_answer_stray(now, peer) => {
+                self.answer_need_ack(path, None, header);
+            }
+            (false, PacketType::Resend) => {
+                self.answer_stray(now, path, peer, header, ControlKind::RpcUnknown);
+            }
             _ => {}
         }
         Disposition::NoSocket

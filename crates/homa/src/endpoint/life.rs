@@ -56,7 +56,13 @@ impl Endpoint {
         }
         let bytes = u64::from(rpc.out.length);
         self.send_bytes -= if is_mutant!(self.config, LeakSendBytes) { 0 } else { bytes };
-        self.peers[rpc.peer].rpcs -= 1;
+        let peer = &mut self.peers[rpc.peer];
+        peer.rpcs -= 1;
+        if rpc.is_client() {
+            peer.request_bytes -= bytes;
+        } else {
+            peer.reply_bytes -= bytes;
+        }
         let socket = &mut self.sockets[rpc.socket];
         socket.rpcs -= 1;
         socket.send_bytes -= bytes;

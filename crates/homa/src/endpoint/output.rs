@@ -143,7 +143,8 @@ impl Endpoint {
         if !self.waiters.is_empty() {
             self.serve_waiters(now);
         }
-        if self.grants.wants_poll() {
+        // Held back by their rate alone, grants want a poll when it allows them.
+        if self.grants.wants_poll() || self.grants.next_time().is_some_and(|at| at <= now) {
             self.send_grants(now);
         }
     }

@@ -17,6 +17,9 @@ use crate::rpc::{NO_TIMER, State};
 
 /// Gaps of a message asked for at a time.
 const GAPS_PER_ROUND: usize = 64;
+/// Ticks in a row in which something came that showed no progress, and yet silence began anew. A peer
+/// that replays what it has sent must not keep its RPC alive for ever; one that is late makes progress.
+const IN_VAIN_MAX: u8 = 16;
 /// Records of finished requests freed in a tick.
 const EXPIRE_PER_TICK: usize = 256;
 
@@ -57,13 +60,30 @@ impl Endpoint {
         }
     }
 
-    /// Something came that shows progress: silence begins anew.
+    /// Silence begins anew.
     #[inline]
     pub(super) fn touch(&mut self, slot: u32, tick: u64) {
         let rpc = &mut self.rpcs[slot];
         // An answered request counts its NEED_ACKs from its end.
         if rpc.is_client() || rpc.state == State::Incoming {
             rpc.wait = Wait::from(tick);
+        }
+    }
+
+    /// Something came that shows progress.
+    #[inline]
+    pub(super) fn progress(&mut self, slot: u32, tick: u64) {
+        self.rpcs[slot].in_vain = 0;
+        self.touch(slot, tick);
+    }
+
+    /// Something came that shows that the other side lives, but no progress.
+    #[cold]
+    pub(super) fn touch_in_vain(&mut self, slot: u32, tick: u64) {
+        let rpc = &mut self.rpcs[slot];
+        if rpc.in_vain < IN_VAIN_MAX {
+            rpc.in_vain += u8::from(rpc.wait.since < tick);
+            self.touch(slot, tick);
         }
     }
 
@@ -212,7 +232,8 @@ impl Endpoint {
         }
         let (since, is_sent) = (rpc.wait.since, rpc.out.is_sent());
         let heard = self.peers[rpc.peer].heard.max(since);
-        let forget = self.timers.server_forget_due(heard);
+        let despair = self.timers.server_despair_due(since);
+        let forget = self.timers.server_forget_due(heard).min(despair);
         if tick >= forget {
             self.stats.server_silences += 1;
             self.end_server(now, slot);

@@ -80,7 +80,7 @@ fn grants_follow_the_data_and_complete_the_message() {
 
 #[test]
 fn silent_sender_keeps_nothing_from_the_others() {
-    let mut lab = Lab::with(Config::default(), 256);
+    let mut lab = Lab::with(Config { max_unscheduled: 1_000_000, ..Config::default() }, 256);
     // Claims more unscheduled bytes than may be under way in all, and falls silent.
     let (silent, long) = (Lab::from_client(ID), pattern(900_000));
     lab.feed_from(1, &silent.segment(&long, 700_000, 0, 1424));
@@ -96,6 +96,52 @@ fn silent_sender_keeps_nothing_from_the_others() {
     let before = lab.endpoint.total_incoming();
     lab.feed_from(1, &silent.segment(&long, 700_000, 1424, 1424));
     assert_eq!(lab.endpoint.total_incoming(), before + 700_000 - 2 * 1424);
+}
+
+#[test]
+fn claim_of_unscheduled_bytes_is_believed_up_to_a_limit() {
+    for incoming in [900_000, 0] {
+        let mut lab = Lab::with(Config::default(), 256);
+        let (from, message) = (Lab::from_client(ID), pattern(900_000));
+        // 0: senders without grants send everything.
+        let sent = lab.feed(&from.segment(&message, incoming, 0, 1424));
+        assert_eq!(lab.endpoint.stats().unscheduled_capped, 1);
+        assert_eq!(grants(&sent).len(), 1, "the rest is managed");
+        assert!(lab.endpoint.total_incoming() < 400_000);
+        // What comes beyond is taken all the same.
+        for offset in (1424..message.len()).step_by(1424) {
+            lab.feed(&from.segment(&message, incoming, offset, 1424));
+        }
+        assert_eq!(lab.take_request().1, message);
+        assert_eq!(lab.endpoint.total_incoming(), 0);
+    }
+}
+
+#[test]
+fn grants_keep_to_the_rate_of_their_bucket() {
+    let bucket = peyk_homa::GrantBucket { bytes_per_sec: 10_000_000, burst_bytes: 50_000 };
+    // FIFO grants are charged, but not refused.
+    let config = Config { grant_bucket: Some(bucket), grant_fifo_fraction: 0, ..Config::default() };
+    let mut lab = Lab::with(config, 64);
+    let (from, message) = (Lab::from_client(ID), pattern(500_000));
+    let mut granted = 40_000;
+    let (start, mut offset) = (lab.now, 0);
+    while lab.events.is_empty() {
+        let mut sent = Vec::new();
+        if offset < granted as usize {
+            let step = (granted as usize - offset).min(1424);
+            sent.extend(lab.feed(&from.segment(&message, 40_000, offset, step)));
+            offset += step;
+        } else {
+            sent.extend(lab.pass(peyk_homa::TICK));
+        }
+        granted = grants(&sent).iter().map(|g| g.1).fold(granted, u32::max);
+        let allowed = 40_000 + 50_000 + (lab.now - start).as_nanos() as u64 / 100;
+        assert!(u64::from(granted) <= allowed, "{granted} of {allowed} after {:?}", lab.now - start);
+        assert!(lab.now - start < ms(60), "a refilled bucket lets grants go");
+    }
+    assert_eq!(lab.take_request().1, message);
+    assert!(lab.now - start >= ms(40), "500 kB at 10 MB/s");
 }
 
 #[test]

@@ -43,6 +43,72 @@ fn send_memory_of_the_endpoint() {
 }
 
 #[test]
+fn send_memory_for_a_peer() {
+    let mut lab = Lab::with(Config { max_peer_send_bytes: 50_000, ..Config::default() }, 16);
+    let first = send(&mut lab, 60_000).unwrap();
+    assert_eq!(send(&mut lab, 1), Err(SendError::Full));
+    let other = peyk_homa::PeerAddr { path: Lab::path(1), port: PORT };
+    let message = Payload::from(pattern(1));
+    lab.endpoint.send_request(lab.now, lab.client, other, message, Default::default()).expect("to another");
+    lab.endpoint.abort(lab.now, lab.client, first);
+    lab.drain();
+    assert!(matches!(lab.events[..], [Event::Writable { socket }] if socket == lab.client));
+    assert!(send(&mut lab, 1).is_ok());
+}
+
+#[test]
+fn replies_that_a_peer_does_not_take() {
+    let mut lab = Lab::with(Config { max_peer_send_bytes: 50_000, ..Config::default() }, 16);
+    let first = lab.in_service(ID, b"one");
+    lab.reply(first, pattern(60_000));
+    let second = Lab::from_client(ID + 2);
+    lab.feed(&second.whole(b"two"));
+    assert!(lab.events.is_empty(), "first it shall take what it asked for");
+    assert_eq!(lab.endpoint.stats().drop_peer_replies, 1);
+    assert_eq!(kinds(&lab.feed(&second.resend_all())), [PacketType::Busy], "it shall wait, not fail");
+    lab.feed_from(1, &second.whole(b"others are served"));
+    lab.take_request();
+    lab.feed(&Lab::from_client(ID).ack(&[]));
+    lab.feed(&second.whole(b"two"));
+    lab.take_request();
+}
+
+#[test]
+fn answers_to_packets_of_no_rpc() {
+    let config = Config { stranger_answers_per_sec: 100, stray_answers_per_sec: 200, ..Config::default() };
+    let mut lab = Lab::with(config, 16);
+    lab.in_service(ID, b"a client we know");
+    let stray = Lab::from_client(ID + 2).resend_all();
+    let strange: Vec<_> = (0..50).flat_map(|_| lab.feed_from(1, &stray)).collect();
+    assert_eq!(kinds(&strange), [PacketType::RpcUnknown; 10], "a tenth of a second's worth");
+    assert_eq!(lab.endpoint.stats().drop_answer_limit, 40);
+    // Neither NEED_ACK nor a port that is not there is a way round.
+    let need_ack = From { sport: PORT, dport: lab.client_port(), id: ID | 1 }.need_ack();
+    let nowhere = From { sport: PORT, dport: 0x7777, id: ID | 1 };
+    assert!(lab.feed_from(1, &need_ack).is_empty());
+    assert!(lab.feed_from(1, &nowhere.need_ack()).is_empty());
+    assert!(lab.feed_from(1, &nowhere.resend_all()).is_empty());
+    assert_eq!(lab.endpoint.stats().drop_answer_limit, 43);
+    // Those we have to do with are answered still, up to their own limit.
+    let known: Vec<_> = (0..50).flat_map(|_| lab.feed(&stray)).collect();
+    assert_eq!(kinds(&known), [PacketType::RpcUnknown; 20]);
+    lab.pass(ms(10));
+    assert_eq!(kinds(&lab.feed_from(1, &need_ack)), [PacketType::Ack], "one more after its time");
+    assert!(lab.feed_from(1, &need_ack).is_empty());
+}
+
+#[test]
+fn busy_to_strangers() {
+    let config = Config { stranger_answers_per_sec: 10, max_unanswered: 1, ..Config::default() };
+    let mut lab = Lab::with(config, 16);
+    lab.in_service(ID, b"enough");
+    let stray = Lab::from_client(ID + 2).resend_all();
+    let answers: Vec<_> = (0..5).flat_map(|_| lab.feed_from(1, &stray)).collect();
+    assert_eq!(kinds(&answers), [PacketType::Busy]);
+    assert_eq!(lab.endpoint.stats().drop_answer_limit, 4);
+}
+
+#[test]
 fn rpcs_of_a_socket_a_peer_and_the_endpoint() {
     for config in [
         Config { max_socket_rpcs: 3, ..Config::default() },

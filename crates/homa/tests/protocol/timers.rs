@@ -205,3 +205,57 @@ fn what_is_useful_may_be_asked_for_at_once() {
     assert_eq!(lab.events.len(), rpcs.len());
     assert_eq!(lab.endpoint.stats().timer_resends, rpcs.len() as u64);
 }
+
+/// Feeds the packet in every tick until no RPC is left; the number of ticks.
+fn replay(lab: &mut Lab, packet: &[u8], max: u32) -> u32 {
+    for tick in 0..max {
+        lab.feed(packet);
+        lab.pass(peyk_homa::TICK);
+        if lab.endpoint.rpc_count() == 0 {
+            return tick;
+        }
+    }
+    panic!("still there after {max} ticks");
+}
+
+#[test]
+fn replayed_data_does_not_keep_a_request_alive_for_ever() {
+    let mut lab = Lab::new();
+    let first = Lab::from_client(ID).segment(&pattern(30_000), 30_000, 0, 1424);
+    let ticks = replay(&mut lab, &first, 1000);
+    let timeout = Config::default().timeout_ticks;
+    assert!((timeout..timeout + 40).contains(&ticks), "{ticks}: so long that a late peer is not given up");
+    assert_eq!(lab.endpoint.stats().server_timeouts, 1);
+}
+
+#[test]
+fn replayed_data_does_not_keep_a_call_alive_for_ever() {
+    let mut lab = Lab::new();
+    let (rpc, _) = lab.request(pattern(100));
+    let first = lab.server_of(rpc).segment(&pattern(30_000), 30_000, 0, 1424);
+    replay(&mut lab, &first, 1000);
+    assert_eq!(lab.take_failure(), RpcError::Timeout);
+}
+
+#[test]
+fn replayed_grants_do_not_keep_a_call_alive_for_ever() {
+    let mut lab = Lab::new();
+    let (rpc, _) = lab.request(pattern(100));
+    let grant = lab.server_of(rpc).grant(100, 1);
+    replay(&mut lab, &grant, 1000);
+    assert_eq!(lab.take_failure(), RpcError::Timeout);
+}
+
+#[test]
+fn replayed_requests_do_not_keep_a_response_for_ever() {
+    let mut lab = Lab::new();
+    let request = Lab::from_client(ID).whole(b"again");
+    lab.feed(&request);
+    let (rpc, _) = lab.take_request();
+    lab.reply(rpc, &b"response"[..]);
+    let ticks = replay(&mut lab, &request, 10_000);
+    assert!(ticks > 10 * Config::default().timeout_ticks, "{ticks}: a client that is heard may want it yet");
+    assert_eq!(lab.endpoint.stats().server_silences, 1);
+    lab.feed(&request);
+    assert!(lab.events.is_empty(), "it is not executed again");
+}
