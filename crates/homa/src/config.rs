@@ -47,6 +47,10 @@ pub struct Config {
     pub fifo_grant_increment: u32,
     /// Share of the link for grants to the oldest message, in 1/1000; clamped to 500, 0 is off.
     pub grant_fifo_fraction: u32,
+    /// Priority of the grants given to the oldest message. HomaModule's are next to the highest, which
+    /// in simulations nearly doubles the tail of messages of some packets and helps nobody: see
+    /// `docs/decisions/`.
+    pub fifo_grant_priority: u8,
     /// Limit on the rate of all grants, against incast or for a receiver that shares its downlink.
     /// `None`, as in HomaModule: grants are limited by what is under way only.
     pub grant_bucket: Option<GrantBucket>,
@@ -191,6 +195,7 @@ impl Default for Config {
             max_overcommit: 8,
             fifo_grant_increment: 50_000,
             grant_fifo_fraction: 50,
+            fifo_grant_priority: 0,
             grant_bucket: None,
             max_unscheduled: 160_000,
             num_priorities: 8,

@@ -323,6 +323,7 @@ fn grant_config(config: &Config, cutoffs: &Cutoffs) -> GrantConfig {
         max_sched_prio: cutoffs.max_sched_prio(),
         fifo_grant_increment: config.fifo_grant_increment,
         grant_fifo_fraction: config.grant_fifo_fraction,
+        fifo_grant_priority: config.fifo_grant_priority,
         link_mbps: config.link_mbps,
         bucket: config.grant_bucket,
         tail_boost_bytes: config.tail_boost_bytes,

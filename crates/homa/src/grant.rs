@@ -61,6 +61,8 @@ pub struct GrantConfig {
     pub fifo_grant_increment: u32,
     /// Share of the link given to FIFO grants, in 1/1000, at most 500; 0 is off.
     pub grant_fifo_fraction: u32,
+    /// Priority of FIFO grants, clamped to the levels in use.
+    pub fifo_grant_priority: u8,
     /// Speed of the link in Mbit/s.
     pub link_mbps: u32,
     /// Optional limit on the rate of all grants.
@@ -82,6 +84,7 @@ impl Default for GrantConfig {
             max_sched_prio: 3,
             fifo_grant_increment: 50_000,
             grant_fifo_fraction: 50,
+            fifo_grant_priority: 0,
             link_mbps: 25_000,
             bucket: None,
             tail_boost_bytes: 0,
@@ -542,7 +545,7 @@ impl Grants {
             }
             let bytes = left.min(increment);
             let before = message.incoming();
-            let level = self.config.num_priorities.saturating_sub(2);
+            let level = self.config.fifo_grant_priority.min(self.config.num_priorities - 1);
             self.grant(key, bytes, level, out);
             let message = &mut self.messages[key as usize];
             let credit = message.incoming() - before;

@@ -280,9 +280,14 @@ fn vector_6_fifo_interval() {
     assert_eq!(super::fifo_interval(&clamped).unwrap().as_micros(), 32);
 }
 
+/// FIFO grants next to the highest level, where they can be told from others.
+fn as_homa_module() -> GrantConfig {
+    GrantConfig { fifo_grant_priority: 6, ..GrantConfig::default() }
+}
+
 /// Eight short messages keep the active set; message 100 is old and long.
 fn crowded() -> Grants {
-    let config = GrantConfig { window: 10_000, max_incoming: 4_000_000, ..GrantConfig::default() };
+    let config = GrantConfig { window: 10_000, max_incoming: 4_000_000, ..as_homa_module() };
     let mut g = Grants::new(config);
     assert!(g.manage(100, 100, 900_000, 40_000, 40_000, us(0)));
     (1..=8).for_each(|slot| add(&mut g, slot, 200_000 + slot));
@@ -345,7 +350,7 @@ fn fifo_skips_the_unresponsive_until_it_sends_again() {
 
 #[test]
 fn fifo_ignores_max_incoming() {
-    let mut g = Grants::new(GrantConfig { max_incoming: 60_000, window: 45_000, ..GrantConfig::default() });
+    let mut g = Grants::new(GrantConfig { max_incoming: 60_000, window: 45_000, ..as_homa_module() });
     add(&mut g, 0, 900_000);
     poll(&mut g, us(0));
     add(&mut g, 1, 100_000);
@@ -358,13 +363,9 @@ fn fifo_ignores_max_incoming() {
 
 #[test]
 fn fifo_level_with_few_priorities() {
-    for (levels, expected) in [(1, 0), (2, 0), (3, 1), (8, 6)] {
-        let config = GrantConfig {
-            num_priorities: levels,
-            max_sched_prio: 7,
-            window: 10_000,
-            ..GrantConfig::default()
-        };
+    for (levels, expected) in [(1, 0), (2, 1), (3, 2), (8, 6)] {
+        let config =
+            GrantConfig { num_priorities: levels, max_sched_prio: 7, window: 10_000, ..as_homa_module() };
         let mut g = Grants::new(config);
         add(&mut g, 0, 900_000);
         g.on_received(0, 35_000);

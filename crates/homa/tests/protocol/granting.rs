@@ -181,7 +181,8 @@ fn response_is_granted_by_the_client() {
 
 #[test]
 fn fifo_grants_reach_the_oldest_at_their_own_level() {
-    let mut lab = Lab::with(Config { window: 5_000, ..Config::default() }, 256);
+    let config = Config { window: 5_000, fifo_grant_priority: 6, ..Config::default() };
+    let mut lab = Lab::with(config, 256);
     let old = pattern(900_000);
     lab.feed(&Lab::from_client(ID).segment(&old, 40_000, 0, 1424));
     let message = pattern(60_000);

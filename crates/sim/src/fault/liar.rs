@@ -97,6 +97,7 @@ pub fn forge(
         wire_bytes: (bytes.len() as u32 + payload_bytes + 66).max(SHORTEST_FRAME),
         payload_bytes,
         rank: 0,
+        flow: None,
         body: HomaBody { header: PacketHeader::copy_from(&bytes), payload },
     })
 }

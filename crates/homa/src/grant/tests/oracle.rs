@@ -169,7 +169,7 @@ impl Naive {
             }
             let base = m.granted.max(m.received);
             m.granted = m.length.min(base + self.config.fifo_grant_increment);
-            out.push(GrantOut { slot: m.slot, offset: m.granted, priority: 6 });
+            out.push(GrantOut { slot: m.slot, offset: m.granted, priority: self.config.fifo_grant_priority });
             return;
         }
     }
