@@ -14,9 +14,11 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(non_snake_case))]
 
+pub mod cutoffs;
 pub mod experiment;
 pub mod fault;
 pub mod host;
+pub mod incast;
 pub mod load;
 pub mod measure;
 pub mod packet;
