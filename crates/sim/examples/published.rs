@@ -12,6 +12,12 @@ fn main() {
     for arg in &args[4..] {
         let (k, v) = arg.split_once('=').unwrap();
         match k {
+            "transport" => e.transport = v.parse().unwrap(),
+            "buffer" => e.topology.buffer_bytes = Some(v.parse().unwrap()),
+            "mark" => e.topology.mark_bytes = Some(v.parse().unwrap()),
+            "rto_us" => e.window.min_rto_ns = 1_000 * v.parse::<u64>().unwrap(),
+            "one_path" => e.window.one_path = v.parse().unwrap(),
+            "drain" => e.drain = v.parse().unwrap(),
             "hdr" => e.carriage.data_header_bytes = v.parse().unwrap(),
             "unsched" => e.homa.unsched_bytes = v.parse().unwrap(),
             "window" => e.homa.window = v.parse().unwrap(),
@@ -38,6 +44,13 @@ fn main() {
         o.load.backlog_at_end,
         o.wasted_bandwidth,
         o.utilisation
+    );
+    let c = &o.load.counters;
+    println!(
+        "packets {} wire bytes per payload {:.4} overflowed {}",
+        c.packets_sent,
+        c.wire_bytes_sent as f64 / o.load.delivered_bytes as f64,
+        c.overflowed
     );
     println!(
         "queue mean {:.0} max {} span {} total {}",

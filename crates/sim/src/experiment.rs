@@ -1,26 +1,28 @@
 //! One experiment: which network, which load, which transport, and what is to be measured; with the settings
 //! of the published ones.
 
-use bytes::Bytes;
+mod build;
+
 use peyk_homa::{Config, Pacing};
 use peyk_sansio::Prng;
-use peyk_sockbuf::Pool;
 
-use crate::host::homa::{Carriage, HomaHost, OneWayHoma};
+pub use build::Transport;
+
+use crate::host::homa::Carriage;
+use crate::host::{OneWay, srpt, window};
 use crate::load::{self, LoadResult, LoadSpec, Progress};
-use crate::port::{Discipline, QueueStats};
-use crate::time::Picos;
-use crate::topology::{HostId, Topology};
+use crate::port::QueueStats;
+use crate::topology::Topology;
 use crate::workload::{Encoding, Name, Sizes};
 use crate::world::World;
-
-/// Pages of each host's pool: 4 GiB of messages under way, which take no memory.
-const POOL_PAGES: u32 = 65_536;
 
 /// An experiment. See the module documentation.
 #[derive(Clone, Debug)]
 pub struct Experiment {
-    /// The network.
+    /// The transport.
+    pub transport: Transport,
+    /// The network. Where it says nothing of buffers, they are as the transport needs them
+    /// ([`Transport::network`]).
     pub topology: Topology,
     /// Sizes of messages.
     pub sizes: Sizes,
@@ -38,6 +40,11 @@ pub struct Experiment {
     pub homa: Config,
     /// How Homa's bytes are counted.
     pub carriage: Carriage,
+    /// Settings of [`Transport::Tcp`] and, with its gain, [`Transport::Dctcp`]; the number of connections is the
+    /// transport's.
+    pub window: window::Settings,
+    /// Settings of [`Transport::Srpt`].
+    pub srpt: srpt::Settings,
 }
 
 /// What came of an experiment.
@@ -119,9 +126,11 @@ pub fn simulated() -> Config {
 }
 
 impl Experiment {
-    /// The published experiment: 144 hosts, this workload, this share of the network's capacity.
+    /// The published experiment: 144 hosts, this workload, this share of the network's capacity; with Homa.
+    /// Other transports get the same messages.
     pub fn published(workload: Name, load: f64, messages: u64, seed: u64) -> Experiment {
         Experiment {
+            transport: Transport::Homa,
             topology: Topology::default(),
             sizes: Sizes::of(workload, Encoding::Simulation, 1),
             payload_load: load * workload.payload_share(),
@@ -131,22 +140,28 @@ impl Experiment {
             seed,
             homa: published_homa(workload),
             carriage: Carriage { contents: false, data_header_bytes: 30 },
+            window: window::Settings::default(),
+            srpt: srpt::Settings::default(),
         }
     }
 
     /// Runs it. `watch` as in [`load::run`].
     pub fn run(&self, watch: impl FnMut(Progress) -> bool) -> Outcome {
-        let mut seed = Prng::new(self.seed);
-        let zeros = Bytes::from(vec![0; self.homa.max_message as usize]);
-        let now = Picos::ZERO.to_instant();
-        let host = |id: HostId| {
-            let pool = Pool::hollow(POOL_PAGES).expect("memory for the accounts of the pool");
-            let host = HomaHost::new(id, self.homa.clone(), self.carriage, seed.next_u64(), pool, now);
-            OneWayHoma::new(host, zeros.clone())
-        };
-        let hosts = (0..self.topology.hosts()).map(host).collect();
+        match self.transport {
+            Transport::Homa => self.run_with(build::homa(self), watch),
+            Transport::Tcp { connections } => self.run_with(build::window(self, connections, None), watch),
+            Transport::Dctcp { connections } => {
+                let gain = self.window.dctcp_gain.or(window::Settings::dctcp().dctcp_gain);
+                self.run_with(build::window(self, connections, gain), watch)
+            }
+            Transport::Srpt => self.run_with(build::srpt(self), watch),
+        }
+    }
+
+    fn run_with<H: OneWay>(&self, hosts: Vec<H>, watch: impl FnMut(Progress) -> bool) -> Outcome {
         let world_seed = Prng::new(self.seed ^ 1).next_u64();
-        let mut world = World::new(self.topology.clone(), Discipline::StrictPriority, world_seed, hosts);
+        let network = self.transport.network(&self.topology);
+        let mut world = World::new(network, self.transport.discipline(), world_seed, hosts);
         let spec = LoadSpec {
             sizes: self.sizes.clone(),
             payload_bytes_per_sec: self.payload_load * f64::from(self.topology.host_mbps) * 125_000.0,

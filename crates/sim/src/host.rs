@@ -6,6 +6,8 @@ use crate::packet::Packet;
 use crate::topology::HostId;
 
 pub mod homa;
+pub mod srpt;
+pub mod window;
 
 /// The transport of one host. One mutation, then the world drains outcomes and packets and asks for the next
 /// deadline.

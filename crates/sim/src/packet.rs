@@ -20,6 +20,8 @@ pub struct Packet<B> {
     pub wire_bytes: u32,
     /// Bytes of messages in it.
     pub payload_bytes: u32,
+    /// Packets of one flow between two hosts take one path; those of none are sprayed over all of them.
+    pub flow: Option<u32>,
     /// For switches that serve by rank: the lowest first.
     pub rank: u64,
     /// The transport's part.

@@ -23,7 +23,8 @@ pub struct Queued {
 pub enum Discipline {
     /// The highest priority; within it, first come first served.
     StrictPriority,
-    /// The lowest rank; of equal ranks the first. A full buffer drops the highest rank.
+    /// The lowest rank; of equal ranks the first. A full buffer drops the highest ranks, as many packets as
+    /// the newcomer needs.
     LowestRank,
 }
 
@@ -84,8 +85,8 @@ pub enum Offer {
     Taken,
     /// It waits and is to be marked.
     TakenMarked,
-    /// There was no room: this packet, it or another, is gone.
-    Dropped(u32),
+    /// There was no room for it.
+    Dropped,
 }
 
 /// A port.
@@ -145,27 +146,17 @@ impl Port {
         self.bytes == 0
     }
 
-    /// A packet has come for this link.
-    pub fn offer(&mut self, packet: Queued) -> Offer {
+    /// A packet has come for this link. The keys of packets that give way to it are added to `victims`.
+    pub fn offer(&mut self, packet: Queued, victims: &mut Vec<u32>) -> Offer {
         let level = usize::from(packet.priority) % PRIORITIES;
         self.sample(level);
         self.arrivals += 1;
-        let size = u64::from(packet.bytes);
-        let mut dropped = None;
-        if self.bytes + size > self.buffer_bytes {
-            match self.victim(&packet) {
-                Some(victim) => dropped = Some(victim),
-                None => {
-                    self.stats.drops += 1;
-                    return Offer::Dropped(packet.key);
-                }
-            }
+        let excess = (self.bytes + u64::from(packet.bytes)).saturating_sub(self.buffer_bytes);
+        if excess > 0 && !self.evict(packet.rank, excess, victims) {
+            self.stats.drops += 1;
+            return Offer::Dropped;
         }
         self.insert(packet, level);
-        if let Some(key) = dropped {
-            self.stats.drops += 1;
-            return Offer::Dropped(key);
-        }
         if self.bytes > self.mark_bytes {
             self.stats.marks += 1;
             return Offer::TakenMarked;
@@ -211,18 +202,25 @@ impl Port {
         }
     }
 
-    /// The packet that gives way to a better one, taken out; `None` if the newcomer is the worst.
-    fn victim(&mut self, packet: &Queued) -> Option<u32> {
-        if self.discipline == Discipline::StrictPriority {
-            return None;
+    /// Takes out the worst packets until `excess` bytes are free. If those worse than `rank` are not enough,
+    /// all of them stay, and false is returned.
+    fn evict(&mut self, rank: u64, excess: u64, victims: &mut Vec<u32>) -> bool {
+        let worse = self.by_rank.iter().rev().take_while(|waiting| waiting.0 > rank);
+        let (mut freed, mut count) = (0, 0);
+        for &(_, _, _, bytes) in worse {
+            freed += u64::from(bytes);
+            count += 1;
+            if freed >= excess {
+                break;
+            }
         }
-        let worst = *self.by_rank.last()?;
-        if worst.0 <= packet.rank {
-            return None;
+        if freed < excess {
+            return false;
         }
-        self.by_rank.remove(&worst);
-        self.bytes -= u64::from(worst.3);
-        Some(worst.2)
+        self.bytes -= freed;
+        self.stats.drops += count;
+        victims.extend((0..count).filter_map(|_| self.by_rank.pop_last()).map(|(_, _, key, _)| key));
+        true
     }
 
     fn sample(&mut self, level: usize) {
@@ -247,6 +245,11 @@ mod tests {
         Queued { key, bytes: 100, priority, rank }
     }
 
+    fn offer(port: &mut Port, packet: Queued) -> (Offer, Vec<u32>) {
+        let mut victims = Vec::new();
+        (port.offer(packet, &mut victims), victims)
+    }
+
     fn served(port: &mut Port) -> Vec<u32> {
         core::iter::from_fn(|| port.start(Picos::ZERO).map(|(key, _)| key)).collect()
     }
@@ -255,7 +258,7 @@ mod tests {
     fn start__highest_priority_first_then_first_come() {
         let mut port = Port::new(800, None, None, Discipline::StrictPriority);
         for (key, priority) in [(1, 0), (2, 7), (3, 0), (4, 7), (5, 3)] {
-            assert_eq!(port.offer(packet(key, priority, 0)), Offer::Taken);
+            assert_eq!(offer(&mut port, packet(key, priority, 0)), (Offer::Taken, vec![]));
         }
         assert_eq!(port.bytes(), 500);
         assert_eq!(served(&mut port), [2, 4, 5, 1, 3]);
@@ -266,7 +269,7 @@ mod tests {
     fn stats__mean_is_of_the_own_priority() {
         let mut port = Port::new(800, None, None, Discipline::StrictPriority);
         for priority in [7, 7, 7, 0] {
-            port.offer(packet(1, priority, 0));
+            offer(&mut port, packet(1, priority, 0));
         }
         assert_eq!((port.stats.mean_bytes_of(7), port.stats.mean_bytes_of(0)), (100.0, 0.0));
         assert_eq!(port.stats.mean_bytes(), 150.0);
@@ -276,7 +279,7 @@ mod tests {
     #[test]
     fn start__takes_the_time_of_the_bytes() {
         let mut port = Port::new(800, None, None, Discipline::StrictPriority);
-        port.offer(packet(1, 0, 0));
+        offer(&mut port, packet(1, 0, 0));
         assert_eq!(port.start(Picos(1_000)), Some((1, Picos(81_000))));
         assert_eq!(port.free_at(), Picos(81_000));
     }
@@ -284,19 +287,34 @@ mod tests {
     #[test]
     fn offer__full_buffer_drops_the_newcomer() {
         let mut port = Port::new(800, Some(250), Some(150), Discipline::StrictPriority);
-        assert_eq!(port.offer(packet(1, 0, 0)), Offer::Taken);
-        assert_eq!(port.offer(packet(2, 0, 0)), Offer::TakenMarked);
-        assert_eq!(port.offer(packet(3, 7, 0)), Offer::Dropped(3));
+        assert_eq!(offer(&mut port, packet(1, 0, 0)), (Offer::Taken, vec![]));
+        assert_eq!(offer(&mut port, packet(2, 0, 0)), (Offer::TakenMarked, vec![]));
+        assert_eq!(offer(&mut port, packet(3, 7, 0)), (Offer::Dropped, vec![]));
         assert_eq!((port.stats.drops, port.stats.marks), (1, 1));
     }
 
     #[test]
     fn offer__by_rank_the_worst_gives_way() {
         let mut port = Port::new(800, Some(250), None, Discipline::LowestRank);
-        port.offer(packet(1, 0, 50));
-        port.offer(packet(2, 0, 90));
-        assert_eq!(port.offer(packet(3, 0, 10)), Offer::Dropped(2));
-        assert_eq!(port.offer(packet(4, 0, 60)), Offer::Dropped(4));
+        offer(&mut port, packet(1, 0, 50));
+        offer(&mut port, packet(2, 0, 90));
+        assert_eq!(offer(&mut port, packet(3, 0, 10)), (Offer::Taken, vec![2]));
+        assert_eq!(offer(&mut port, packet(4, 0, 60)), (Offer::Dropped, vec![]));
         assert_eq!(served(&mut port), [3, 1]);
+    }
+
+    #[test]
+    fn offer__by_rank_as_many_give_way_as_the_newcomer_needs() {
+        let mut port = Port::new(800, Some(400), None, Discipline::LowestRank);
+        for (key, rank) in [(1, 50), (2, 90), (3, 70), (4, 5)] {
+            offer(&mut port, packet(key, 0, rank));
+        }
+        // Two are worse, three would have to go: all stay.
+        let large = |key, rank| Queued { key, bytes: 300, priority: 0, rank };
+        assert_eq!(offer(&mut port, large(5, 60)), (Offer::Dropped, vec![]));
+        assert_eq!(port.bytes(), 400);
+        assert_eq!(offer(&mut port, large(6, 10)), (Offer::Taken, vec![2, 3, 1]));
+        assert_eq!((port.bytes(), port.stats.drops), (400, 4));
+        assert_eq!(served(&mut port), [4, 6]);
     }
 }

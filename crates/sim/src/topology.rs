@@ -99,6 +99,15 @@ impl Topology {
         host / self.hosts_per_rack
     }
 
+    /// The spine over which a flow between two hosts of different racks goes: a hash, as switches compute it.
+    pub fn spine_of(&self, from: HostId, to: HostId, flow: u32) -> u16 {
+        let key = u64::from(from) << 48 | u64::from(to) << 32 | u64::from(flow);
+        // The finalizer of MurmurHash3: every bit of the key reaches every bit of the result.
+        let mut hash = (key ^ key >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        ((hash ^ hash >> 33) % u64::from(self.spines.max(1))) as u16
+    }
+
     /// Picoseconds per byte on a host's link.
     pub fn host_ps_per_byte(&self) -> u64 {
         8_000_000 / u64::from(self.host_mbps)
@@ -131,6 +140,16 @@ impl Topology {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spine_of__spreads_flows_evenly() {
+        let topology = Topology::default();
+        let mut flows = [0u32; 4];
+        for (from, to) in (0..16).flat_map(|from| (16..144).map(move |to| (from, to))) {
+            flows[usize::from(topology.spine_of(from, to, 0))] += 1;
+        }
+        assert!(flows.iter().all(|n| (450..575).contains(n)), "{flows:?}");
+    }
 
     #[test]
     fn ideal__smallest_message_across_racks() {

@@ -152,6 +152,8 @@ pub struct World<H: Host> {
     ports: Vec<Port>,
     places: Vec<Place<H>>,
     dirty: VecDeque<HostId>,
+    /// Packets that a full buffer has just dropped.
+    victims: Vec<u32>,
     random: Prng,
     rule: Option<Box<dyn Rule<H::Body>>>,
     host_ps_per_byte: u64,
@@ -196,6 +198,7 @@ impl<H: Host> World<H> {
             ports,
             places: hosts.into_iter().map(place).collect(),
             dirty: VecDeque::new(),
+            victims: Vec::new(),
             random: Prng::new(seed),
             rule: None,
             host_ps_per_byte: topology.host_ps_per_byte(),
@@ -422,19 +425,22 @@ impl<H: Host> World<H> {
 
     /// A packet joins the queue of the first link of its sender's rack at `at`.
     fn inject(&mut self, packet: Packet<H::Body>, at: Picos) {
-        let (from, to) = (packet.from, packet.to);
+        let port = self.first_port(packet.from, packet.to, packet.flow);
         let key = self.packets.insert(packet) as u32;
-        let port = self.port_of_rack(self.topology.rack(from), to);
         self.schedule.put(at, Event::Enter { port, packet: key });
     }
 
-    /// The link over which a rack's switch sends a packet for a host.
-    fn port_of_rack(&mut self, rack: u16, to: HostId) -> u32 {
+    /// The link over which the sender's rack sends a packet.
+    fn first_port(&mut self, from: HostId, to: HostId, flow: Option<u32>) -> u32 {
+        let rack = self.topology.rack(from);
         if self.topology.rack(to) == rack {
             return u32::from(to);
         }
         let spines = u32::from(self.topology.spines);
-        let spine = self.random.below(u64::from(spines)) as u32;
+        let spine = match flow {
+            Some(flow) => u32::from(self.topology.spine_of(from, to, flow)),
+            None => self.random.below(u64::from(spines)) as u32,
+        };
         self.places.len() as u32 + u32::from(rack) * spines + spine
     }
 
@@ -442,13 +448,14 @@ impl<H: Host> World<H> {
         let packet = &mut self.packets[key as usize];
         let queued = Queued { key, bytes: packet.wire_bytes, priority: packet.priority, rank: packet.rank };
         let at = &mut self.ports[port as usize];
-        match at.offer(queued) {
+        match at.offer(queued, &mut self.victims) {
             Offer::Taken => {}
             Offer::TakenMarked => packet.is_marked = true,
-            Offer::Dropped(key) => {
-                self.packets.remove(key as usize);
-                self.counters.overflowed += 1;
-            }
+            Offer::Dropped => self.victims.push(key),
+        }
+        for victim in self.victims.drain(..) {
+            self.packets.remove(victim as usize);
+            self.counters.overflowed += 1;
         }
         if at.is_armed || at.is_empty() {
             return;

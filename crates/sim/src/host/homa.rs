@@ -145,6 +145,7 @@ impl Host for HomaHost {
             is_marked: false,
             wire_bytes: frame.max(SHORTEST_FRAME),
             payload_bytes,
+            flow: None,
             rank: 0,
             body: HomaBody { header: transmit.header, payload },
         })
