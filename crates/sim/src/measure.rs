@@ -1,6 +1,6 @@
 //! From samples to the figures of the papers: slowdown by message size.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::load::Sample;
 
@@ -8,7 +8,7 @@ use crate::load::Sample;
 const WINDOW: f64 = 0.5;
 
 /// Slowdown of the messages around a percentage of all.
-#[derive(Copy, Clone, PartialEq, Debug, Serialize)]
+#[derive(Copy, Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Point {
     /// So many percent of the messages are not longer.
     pub percent: f64,
