@@ -235,6 +235,12 @@ impl Endpoint {
         self.grants.total_incoming()
     }
 
+    /// The part of [`total_incoming`](Endpoint::total_incoming) that grants to the oldest message
+    /// authorised, whatever `max_incoming` says.
+    pub fn fifo_incoming(&self) -> u64 {
+        self.grants.total_fifo_credit()
+    }
+
     /// Incoming messages that need grants and get none, because as many others as `max_overcommit` are
     /// preferred.
     pub fn queued_grantable(&self) -> usize {

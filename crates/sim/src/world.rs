@@ -53,7 +53,7 @@ enum Event {
 }
 
 /// A host's clock against the world's.
-#[derive(Copy, Clone, Debug, Default)]
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Drift {
     /// Parts per million by which it runs fast.
     pub ppm: i32,
@@ -62,7 +62,8 @@ pub struct Drift {
 }
 
 impl Drift {
-    fn local(self, now: Picos) -> Instant {
+    /// What the clock shows at `now`.
+    pub fn local(self, now: Picos) -> Instant {
         let drift = i128::from(now.0) * i128::from(self.ppm) / 1_000_000;
         let local = i128::from(now.0) + i128::from(self.ahead.0) + drift;
         Picos(u64::try_from(local.max(0)).unwrap_or(u64::MAX)).to_instant()
@@ -271,6 +272,12 @@ impl<H: Host> World<H> {
         self.schedule.put(at, Event::Wake { what });
     }
 
+    /// Puts a packet on the wire that the host it comes from did not send. No rule judges it.
+    pub fn forge(&mut self, packet: Packet<H::Body>) {
+        let at = self.now + self.send_delay + self.switch_delay;
+        self.inject(packet, at);
+    }
+
     /// A host stops at once: it loses its state and its packets.
     pub fn crash(&mut self, host: HostId) {
         self.places[usize::from(host)].is_up = false;
@@ -347,6 +354,8 @@ impl<H: Host> World<H> {
             Event::Nic { host } => {
                 self.places[usize::from(host)].nic_is_armed = false;
                 self.pump(host);
+                // The end of a message may begin a wait for its answer.
+                self.arm_timer(host);
             }
             Event::Timer { host } => self.timer(host),
             Event::Wake { what } => app.on_wake(self, what),
@@ -527,6 +536,9 @@ impl<H: Host> World<H> {
             return;
         }
         self.counters.packets_delivered += 1;
+        if let Some(rule) = &mut self.rule {
+            rule.on_delivery(self.now, &packet);
+        }
         place.host.handle_packet(place.drift.local(self.now), packet);
         self.touch(to);
     }
@@ -560,7 +572,11 @@ impl<H: Host> World<H> {
             return;
         }
         let Some(deadline) = place.host.poll_timeout() else { return };
-        let at = place.drift.world(deadline).max(self.now + Picos(1));
+        let mut at = place.drift.world(deadline).max(self.now + Picos(1));
+        if place.nic_is_armed && deadline <= place.drift.local(self.now) {
+            // It wants to send; until the network card is free there is nothing to be done.
+            at = at.max(place.nic_free_at);
+        }
         if at < place.timer_at {
             place.timer_at = at;
             self.schedule.put(at, Event::Timer { host });

@@ -1,0 +1,96 @@
+//! Seeds of hostile scenarios under checkers.
+//!
+//! ```text
+//! cargo test -p peyk-sim --test check                     some hundred seeds
+//! PEYK_SEEDS=10000 cargo test -p peyk-sim --test check    as many as you like
+//! PEYK_SEED=123 cargo test -p peyk-sim --test check -- --nocapture    one, made smaller if it fails
+//! ```
+#![allow(non_snake_case)] // tests are named function__case
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use peyk_sim::check::{Scenario, Tally, check, run};
+
+/// Seeds by default.
+const SEEDS: u64 = 300;
+/// Failures after which there is nothing more to learn.
+const FAILURES: usize = 5;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
+}
+
+/// Calls `f` for each seed, on all cores, until it says that it is enough.
+fn on_all_cores(first: u64, count: u64, f: impl Fn(u64) -> bool + Sync) {
+    let next = AtomicU64::new(first);
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + count || !f(seed) {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn seeds__hold() {
+    if let Some(seed) = number("PEYK_SEED") {
+        match check(seed) {
+            Ok(report) => println!("{}{report:#?}", Scenario::of(seed)),
+            Err(failure) => panic!("{failure}"),
+        }
+        return;
+    }
+    let (first, count) = (number("PEYK_FIRST_SEED").unwrap_or(0), number("PEYK_SEEDS").unwrap_or(SEEDS));
+    let (total, failures) = (Mutex::new(Tally::default()), Mutex::new(Vec::new()));
+    on_all_cores(first, count, |seed| {
+        let report = run(&Scenario::of(seed));
+        total.lock().expect("no poison").add(&report.tally);
+        let mut failures = failures.lock().expect("no poison");
+        if !report.violations.is_empty() {
+            failures.push((seed, report.violations));
+        }
+        failures.len() < FAILURES
+    });
+    let total = total.into_inner().expect("no poison");
+    println!("{count} seeds from {first}: {total:?}");
+    let mut failures = failures.into_inner().expect("no poison");
+    failures.sort_by_key(|f| f.0);
+    for (seed, violations) in &failures {
+        eprintln!("seed {seed} fails; see PEYK_SEED={seed} cargo test -p peyk-sim --test check");
+        for violation in violations {
+            eprintln!("  {violation}");
+        }
+    }
+    assert!(failures.is_empty(), "{} seeds fail", failures.len());
+    let reached = [
+        total.responses,
+        total.timeouts,
+        total.aborts,
+        total.refusals,
+        total.cancellations,
+        total.crashes,
+        total.forged,
+        total.retransmitted,
+        total.memory_waits,
+        total.known_over,
+    ];
+    assert!(count < SEEDS || reached.iter().all(|&n| n > 0), "the seeds do not reach everything: {total:?}");
+}
+
+#[test]
+fn same_seed__same_run() {
+    for seed in 0..20 {
+        let (first, second) = (run(&Scenario::of(seed)), run(&Scenario::of(seed)));
+        assert_eq!(first, second, "seed {seed}");
+    }
+    assert_ne!(run(&Scenario::of(0)).digest, run(&Scenario::of(1)).digest);
+}
