@@ -242,7 +242,7 @@ impl<H: Host> World<H> {
     }
 
     /// Packets that were put on the wire and neither arrived, nor were lost in a way that is counted, nor
-    /// are on their way: none, if this world keeps its books. Not for rules that corrupt packets.
+    /// are on their way: none, if this world keeps its books. Not for worlds with corrupted or forged packets.
     pub fn unaccounted(&self) -> u64 {
         let c = &self.counters;
         let ended = c.packets_delivered + c.lost + c.overflowed + c.missed + self.packets.len() as u64;
