@@ -24,5 +24,7 @@ for run in runs:
     assert 0 < queue["mean"] <= queue["max"], (name, queue)
     assert 0 <= run["wasted_bandwidth"] < 1 and run["packet_hops_per_second"] > 0, name
     for value in run.get("published", []):
-        assert value["ours"] and 0.2 < value["ratio"] < 5, (name, value)
+        # A tail of a few messages may be anywhere.
+        if min(point["messages"] for point in points.values()) >= 100:
+            assert 0.3 < value["ratio"] < 3, (name, value)
     print(f'{name}: {run["messages"]} messages, P99 {points[50]["p99_slowdown"]:.2f} at the median size')
