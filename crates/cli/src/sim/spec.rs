@@ -191,11 +191,11 @@ pub fn share(text: &str) -> Result<f64, String> {
 /// Messages worth about a minute on one core of 2025, or ten seconds.
 fn default_messages(workload: Name, is_quick: bool) -> u64 {
     let (minute, quick) = match workload {
-        Name::W1 => (5_000_000, 600_000),
-        Name::W2 => (4_000_000, 500_000),
-        Name::W3 => (1_500_000, 200_000),
-        Name::W4 => (120_000, 15_000),
-        Name::W5 => (10_000, 1_500),
+        Name::W1 => (8_000_000, 1_200_000),
+        Name::W2 => (5_000_000, 800_000),
+        Name::W3 => (2_500_000, 400_000),
+        Name::W4 => (100_000, 15_000),
+        Name::W5 => (5_000, 1_000),
     };
     if is_quick { quick } else { minute }
 }
