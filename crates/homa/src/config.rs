@@ -159,6 +159,10 @@ pub struct Config {
     pub shard: u8,
     /// Number of endpoints of the host that share its address.
     pub shards: u8,
+
+    /// How the protocol is broken.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<crate::Mutant>,
 }
 
 impl Default for Config {
@@ -214,6 +218,8 @@ impl Default for Config {
             unreachable_per_sec: 1000,
             shard: 0,
             shards: 1,
+            #[cfg(feature = "mutants")]
+            mutant: None,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::config::{Config, Pacing, TICK};
 use crate::error::ConfigError;
 use crate::event::{Event, SocketId};
 use crate::grant::{GrantConfig, GrantOut, Grants};
+use crate::mutant::is_mutant;
 use crate::pacer::{Pacer, PacerConfig, PacerMode};
 use crate::peer::Peers;
 use crate::priority::{Cutoffs, CutoffsConfig};
@@ -141,7 +142,7 @@ impl Endpoint {
             peers: Peers::new(&config, random.next_u64()),
             rpcs: Slab::default(),
             index: Index::new(random.next_u64()),
-            ids: Ids::new(random.next_u64(), config.shard),
+            ids: Ids::new(if is_mutant!(config, ReuseIds) { 7 } else { random.next_u64() }, config.shard),
             completed: Completed::new(completed, random.next_u64()),
             wheel: Wheel::new(TICK, now),
             due: Vec::new(),
@@ -307,7 +308,10 @@ fn max_receive(config: &Config, pool: &Pool) -> u32 {
 
 fn grant_config(config: &Config, cutoffs: &Cutoffs) -> GrantConfig {
     GrantConfig {
-        max_incoming: u64::from(config.max_incoming),
+        max_incoming: match is_mutant!(config, GrantBeyondBudget) {
+            true => u64::from(config.max_incoming) * 16,
+            false => u64::from(config.max_incoming),
+        },
         window: config.window,
         max_overcommit: config.max_overcommit as usize,
         num_priorities: config.num_priorities,

@@ -61,6 +61,7 @@ mod error;
 mod event;
 pub mod grant;
 mod incoming;
+mod mutant;
 mod outgoing;
 pub mod pacer;
 mod peer;
@@ -78,5 +79,7 @@ pub use config::{Config, Pacing, RequestOptions, SocketOptions, TICK};
 pub use endpoint::Endpoint;
 pub use error::{ConfigError, OpenError, Reason, ReplyError, RpcError, SendError, Unreachable};
 pub use event::{Event, RpcId, ServerRpc, SocketId};
+#[cfg(feature = "mutants")]
+pub use mutant::Mutant;
 pub use stats::{PACKET_TYPES, Stats, TYPE_NAMES, type_index};
 pub use transmit::{Disposition, MAX_HEADER_LEN, PacketHeader, Path, PeerAddr, Transmit};

@@ -242,7 +242,7 @@ impl<'a> Run<'a> {
     }
 
     fn check_end(&mut self) {
-        let is_calm = self.scenario.is_survivable() && self.scenario.noise.loss == 0.0;
+        let is_calm = self.scenario.is_lossless() && self.scenario.is_survivable();
         self.echo.calls.check_end();
         self.eye.borrow_mut().wire.check_end();
         for id in 0..self.world.hosts() {

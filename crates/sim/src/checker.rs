@@ -203,6 +203,20 @@ pub enum Violation {
         /// Packets of younger messages that went before it.
         packets: u64,
     },
+    /// A host sent DATA without an acknowledgement although it owed some to the receiver.
+    AckWithheld {
+        /// The host.
+        host: HostId,
+        /// To whom it owes them.
+        server: HostId,
+        /// How many.
+        owed: u64,
+    },
+    /// A server answered a request that its client had given up long before.
+    NotCancelled {
+        /// Number of the call.
+        call: usize,
+    },
     /// A server was never told that its responses had arrived.
     Unacknowledged {
         /// The server.

@@ -122,6 +122,8 @@ pub struct Echo {
     liars: Vec<bool>,
     /// The end of the run; nothing is looked at after it.
     end: Picos,
+    /// Longest time until a server has heard that a call was aborted, if that is sure to reach it.
+    word: Option<Picos>,
     /// Longest silence that a call may bear.
     patience: Picos,
     /// The checkers of calls.
@@ -149,6 +151,9 @@ impl Echo {
             pattern: Pattern::new(scenario.seed),
             liars: (0..hosts).map(|host| scenario.is_liar(host)).collect(),
             end,
+            word: scenario
+                .is_lossless()
+                .then(|| scenario.drain() + scenario.noise.lag + Picos::from_millis(20)),
             patience: Picos::from_nanos(ticks + ticks / 10) + Picos::from_millis(40),
             calls: Calls::new(scenario.is_garbled()),
             tally: Tally::default(),
@@ -265,6 +270,8 @@ impl Echo {
             made: world.now(),
             deadline,
             outcome: Outcome::Pending,
+            executed: None,
+            aborted: None,
             must_succeed: is_patient && self.scenario.is_survivable(),
             is_probe,
             is_with_liar: self.liars[usize::from(client)] || self.liars[usize::from(server)],
@@ -291,6 +298,9 @@ impl Echo {
             let server = (host, incarnation);
             self.calls.on_request(server, client, rpc.id(), &message, &self.pattern, is_strange)
         });
+        if let Some(call) = call {
+            self.calls.calls[call].executed = Some(world.now());
+        }
         self.note(world, format_args!("h{host} executes call {call:?}, id {}", rpc.id()));
         let service = call.map_or(Picos::ZERO, |call| self.calls.calls[call].plan.service);
         self.put(world, world.now() + service, Item::Answer { host, incarnation, rpc, call, message });
@@ -320,6 +330,10 @@ impl Echo {
             Ok(()) => {
                 self.books[usize::from(host)].serving.remove(&rpc);
                 self.eye.borrow_mut().wire.on_message(world.now(), host, rpc.id(), bytes, false);
+                if let Some(call) = call {
+                    let patience = self.word;
+                    self.calls.on_reply(world.now(), call, patience);
+                }
             }
             Err(ReplyError::Full) => {
                 self.tally.refusals += 1;
@@ -345,7 +359,7 @@ impl Echo {
         if was_pending {
             self.note(world, format_args!("h{client} aborts call {number}"));
             self.tally.aborts += 1;
-            self.calls.on_abort(number);
+            self.calls.on_abort(world.now(), number);
             self.eye.borrow_mut().wire.on_call_end(client, rpc);
         }
     }
@@ -388,7 +402,13 @@ impl Echo {
         let call = self.calls.on_outcome(now, host, rpc, result, &self.pattern);
         self.eye.borrow_mut().wire.on_call_end(host, rpc);
         match result {
-            Ok(_) => self.tally.responses += 1,
+            Ok(_) => {
+                self.tally.responses += 1;
+                if let Some(call) = call {
+                    let server = self.calls.calls[call].plan.server;
+                    self.eye.borrow_mut().wire.on_response(host, server, rpc);
+                }
+            }
             Err(error) => {
                 self.tally.failures += 1;
                 self.tally.timeouts += u64::from(error == RpcError::Timeout);

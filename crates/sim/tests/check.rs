@@ -10,7 +10,11 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use peyk_homa::{Config, Pacing};
 use peyk_sim::check::{Scenario, Tally, check, run};
+use peyk_sim::fault::plan::{Fault, FaultKind, Noise};
+use peyk_sim::scenario::CallPlan;
+use peyk_sim::{Picos, Topology};
 
 /// Seeds by default.
 const SEEDS: u64 = 300;
@@ -93,4 +97,59 @@ fn same_seed__same_run() {
         assert_eq!(first, second, "seed {seed}");
     }
     assert_ne!(run(&Scenario::of(0)).digest, run(&Scenario::of(1)).digest);
+}
+
+/// A scenario without trouble: two hosts at 200 Mbit/s.
+fn plain(calls: &[(u32, u32)]) -> Scenario {
+    let call = |(n, &(request, response)): (usize, &(u32, u32))| CallPlan {
+        at: Picos::from_micros(1 + n as u64),
+        client: 0,
+        server: 1,
+        request,
+        response,
+        service: Picos::ZERO,
+        rejection: None,
+        abort: None,
+        deadline: None,
+        from_server_socket: false,
+    };
+    Scenario {
+        seed: 1,
+        topology: Topology { host_mbps: 200, ..Topology::with_hosts(2) },
+        config: Config { link_mbps: 200, ..Config::default() },
+        pages: 1024,
+        active: Picos::from_millis(1),
+        calls: calls.iter().enumerate().map(call).collect(),
+        noise: Noise::default(),
+        faults: Vec::new(),
+        drifts: Vec::new(),
+    }
+}
+
+/// The simulator armed no timer for the last packet of a response, so the server never asked for its ack.
+#[test]
+fn long_response__is_acknowledged() {
+    let report = run(&plain(&[(1, 7_251)]));
+    assert_eq!(report.violations, []);
+}
+
+/// The timer of a paced host fired at every picosecond while its network card was busy.
+#[test]
+fn paced_host__does_not_spin() {
+    let mut scenario = plain(&[(500_000, 1), (400_000, 1)]);
+    scenario.config.pacing = Pacing::NicEstimate;
+    assert_eq!(run(&scenario).violations, []);
+}
+
+/// What is said about a run: the settings that are not the usual ones, the calls and the faults.
+#[test]
+fn scenario__reads_well() {
+    let mut scenario = plain(&[(10, 20)]);
+    scenario.config.num_priorities = 2;
+    let kind = FaultKind::Crash { host: 1 };
+    scenario.faults.push(Fault { at: Picos::from_micros(5), span: Picos::from_micros(7), kind });
+    let text = scenario.to_string();
+    for part in ["num_priorities: 2", "default num_priorities: 8", "Crash { host: 1 }", "h0 > h1, 10 bytes"] {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
 }

@@ -11,6 +11,7 @@ use super::Endpoint;
 use super::input::{Arrival, Found};
 use super::output::ControlKind;
 use crate::error::RpcError;
+use crate::mutant::is_mutant;
 use crate::priority::control_priority;
 use crate::rpc::State;
 use crate::transmit::{Disposition, Path};
@@ -33,6 +34,9 @@ impl Endpoint {
 
     /// RESEND: the receiver of our message lacks a part of it.
     pub(super) fn on_resend(&mut self, a: &Arrival<'_>, resend: &Resend) -> Disposition {
+        if is_mutant!(self.config, IgnoreResend) {
+            return Disposition::Dropped;
+        }
         let header = &resend.header;
         let slot = match self.find(a, header) {
             Found::Rpc(slot) => slot,
@@ -106,7 +110,9 @@ impl Endpoint {
     pub(super) fn on_rpc_unknown(&mut self, a: &Arrival<'_>, header: &Header) -> Disposition {
         let Some(slot) = self.find_or_drop(a, header) else { return Disposition::Dropped };
         let rpc = &self.rpcs[slot];
-        if !rpc.is_client() {
+        if !rpc.is_client() && is_mutant!(self.config, IgnoreUnknown) {
+            return Disposition::Dropped;
+        } else if !rpc.is_client() {
             self.cancel_server(a.now, slot);
         } else if rpc.state == State::Outgoing {
             let out = &rpc.out;
@@ -128,6 +134,9 @@ impl Endpoint {
     /// BUSY: the other side is alive but will not send now.
     pub(super) fn on_busy(&mut self, a: &Arrival<'_>, header: &Header) -> Disposition {
         let Some(slot) = self.find_or_drop(a, header) else { return Disposition::Dropped };
+        if is_mutant!(self.config, IgnoreBusy) {
+            return Disposition::Handled;
+        }
         let rpc = &self.rpcs[slot];
         if rpc.wait.rounds > 0 && rpc.is_owed() {
             self.peers[rpc.peer].resends.on_answer(&self.timers);
@@ -151,7 +160,7 @@ impl Endpoint {
 
     /// NEED_ACK: a server asks whether it may forget an RPC. It may if we know nothing of it.
     pub(super) fn on_need_ack(&mut self, a: &Arrival<'_>, header: &Header) -> Disposition {
-        if header.is_from_client() {
+        if header.is_from_client() || is_mutant!(self.config, IgnoreNeedAck) {
             self.stats.drop_wrong_role += 1;
             return Disposition::Dropped;
         }

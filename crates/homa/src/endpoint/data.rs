@@ -10,6 +10,7 @@ use super::{Endpoint, tick_of};
 use crate::error::RpcError;
 use crate::event::{Event, RpcId, ServerRpc};
 use crate::incoming::Insert;
+use crate::mutant::is_mutant;
 use crate::resend::Wait;
 use crate::rpc::{NewRpc, State};
 use crate::transmit::Disposition;
@@ -237,6 +238,9 @@ impl Endpoint {
         match input.insert(data.offset(), data.payload, self.config.max_gaps as usize) {
             Insert::New => {}
             Insert::Trimmed => self.stats.data_trimmed += 1,
+            Insert::Duplicate if is_mutant!(self.config, CountDuplicates) => {
+                input.received = (input.received + data.payload.len() as u32).min(input.length);
+            }
             Insert::Duplicate if !data.payload.is_empty() => {
                 self.stats.drop_duplicate += 1;
                 self.on_useless(a, data);
@@ -286,6 +290,9 @@ impl Endpoint {
     /// Hands a complete message to the application.
     fn hand_over(&mut self, slot: u32, message: Message) {
         let from = self.peer_addr(slot);
+        if is_mutant!(self.config, LeakPages) && self.stats.message_bytes_received.is_multiple_of(8) {
+            core::mem::forget(message.clone());
+        }
         let rpc = &mut self.rpcs[slot];
         if rpc.is_managed {
             rpc.is_managed = false;
@@ -297,7 +304,14 @@ impl Endpoint {
         if rpc.is_client() {
             let (rpc, cookie) = (RpcId(rpc.id), rpc.cookie);
             self.stats.responses_received += 1;
-            self.events.push_back(Event::Response { socket, rpc, cookie, from, message });
+            let event = Event::Response { socket, rpc, cookie, from, message };
+            let is_sixteenth = self.stats.responses_received.is_multiple_of(16);
+            if is_mutant!(self.config, RepeatEvents) && is_sixteenth {
+                self.events.push_back(event.clone());
+            }
+            if !(is_mutant!(self.config, LoseEvents) && is_sixteenth) {
+                self.events.push_back(event);
+            }
             self.owe_ack(slot);
             self.remove_rpc(slot);
         } else {
@@ -350,6 +364,9 @@ impl Endpoint {
     /// share are passed over. Requests of clients that are gone do not get any: they would keep it
     /// until they time out, one lot after the other.
     pub(super) fn serve_waiters(&mut self, now: Instant) {
+        if is_mutant!(self.config, ForgetWaiters) {
+            return;
+        }
         let may_have = |this: &Endpoint, slot: u32| !this.has_its_share(this.rpcs[slot].peer);
         let tick = tick_of(now);
         let is_gone = |this: &Endpoint, slot: u32| {

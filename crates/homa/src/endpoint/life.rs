@@ -8,6 +8,7 @@ use super::output::ControlKind;
 use crate::ack::Flush;
 use crate::error::RpcError;
 use crate::event::{Event, RpcId, ServerRpc};
+use crate::mutant::is_mutant;
 use crate::rpc::{NewRpc, State};
 use crate::transmit::{Path, PeerAddr};
 
@@ -54,7 +55,7 @@ impl Endpoint {
             self.queue.remove(slot);
         }
         let bytes = u64::from(rpc.out.length);
-        self.send_bytes -= bytes;
+        self.send_bytes -= if is_mutant!(self.config, LeakSendBytes) { 0 } else { bytes };
         self.peers[rpc.peer].rpcs -= 1;
         let socket = &mut self.sockets[rpc.socket];
         socket.rpcs -= 1;
@@ -77,7 +78,7 @@ impl Endpoint {
     /// HomaModule forgets the id, so that a late duplicate of the request is executed again.
     pub(super) fn end_server(&mut self, now: Instant, slot: u32) {
         let rpc = &self.rpcs[slot];
-        if rpc.state != State::Incoming {
+        if rpc.state != State::Incoming && !is_mutant!(self.config, ForgetCompleted) {
             self.completed.insert(now, rpc.peer, rpc.id);
         }
         self.remove_rpc(slot);
@@ -125,6 +126,9 @@ impl Endpoint {
 
     /// Owes the server an ack for a finished client RPC.
     pub(super) fn owe_ack(&mut self, slot: u32) {
+        if is_mutant!(self.config, ForgetAcks) {
+            return;
+        }
         let rpc = &self.rpcs[slot];
         let (peer, port) = (rpc.peer, rpc.local_port);
         let entry = AckEntry { client_id: rpc.id, server_port: rpc.peer_port };
@@ -180,7 +184,7 @@ impl Endpoint {
             socket.waits_to_request &= !may_request;
             socket.waits_to_reply &= !may_reply;
             let still_waits = socket.waits_to_request || socket.waits_to_reply;
-            if may_request || may_reply {
+            if (may_request || may_reply) && !is_mutant!(self.config, LoseWritable) {
                 self.events.push_back(Event::Writable { socket: self.sockets.id(index) });
             }
             still_waits

@@ -12,6 +12,7 @@ use peyk_wire::homa::{
 
 use super::{Endpoint, tick_after, tick_of};
 use crate::config::TICK;
+use crate::mutant::is_mutant;
 use crate::pacer::Pick;
 use crate::priority::control_priority;
 use crate::resend::Wait;
@@ -111,7 +112,7 @@ impl Endpoint {
         if out.is_single() && self.pacer.is_exempt(out.length) {
             self.queue.insert_single(slot, out.left(), out.init_time);
         } else {
-            self.queue.insert(slot, out.left(), out.init_time);
+            self.queue.insert(slot, self.rank(out.left()), out.init_time);
         }
     }
 
@@ -233,7 +234,7 @@ impl Endpoint {
             out.sched_prio
         };
         if out.is_sendable() {
-            let left = out.left();
+            let left = self.rank(self.rpcs[slot].out.left());
             self.queue.update(slot, left);
         } else {
             self.queue.remove(slot);
@@ -272,7 +273,15 @@ impl Endpoint {
     /// Whether the next packet is the oldest message's, without a pacer to keep account of it.
     fn is_turn_of_oldest(&self) -> bool {
         let fraction = u64::from(self.config.pacer_fifo_fraction.min(500));
-        fraction > 0 && self.stats.data_originals.is_multiple_of(1000 / fraction)
+        !is_mutant!(self.config, StarveOldest)
+            && fraction > 0
+            && self.stats.data_originals.is_multiple_of(1000 / fraction)
+    }
+
+    /// Where so many bytes left to send put a message.
+    #[inline]
+    fn rank(&self, left: u32) -> u32 {
+        if is_mutant!(self.config, ReverseSrpt) { u32::MAX - left } else { left }
     }
 
     /// All that may be sent of a message has been: now the other side is to act.
@@ -283,7 +292,7 @@ impl Endpoint {
         }
         rpc.wait = Wait::from(tick_of(now));
         let due = if rpc.is_client() {
-            if rpc.state != State::Outgoing {
+            if rpc.state != State::Outgoing || is_mutant!(self.config, LostTimer) {
                 return;
             }
             self.timers.resend_due(rpc.wait)
@@ -325,6 +334,11 @@ impl Endpoint {
         self.stats.data_bytes_sent += u64::from(length);
         self.stats.data_sent_at[usize::from(priority & 7)] += 1;
         self.pacer.charge(now, length + DATA_HEADER_LEN as u32 + NETWORK_HEADERS);
+        let segment = if is_mutant!(self.config, RetransmitWrongBytes) && resent_to.is_some() {
+            0..length
+        } else {
+            segment
+        };
         Transmit { path: peer.path, priority, header, payload: rpc.out.slice(segment) }
     }
 

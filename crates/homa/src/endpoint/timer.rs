@@ -10,6 +10,7 @@ use peyk_wire::homa::RESEND_ALL;
 use super::output::ControlKind;
 use super::{Endpoint, tick_of, tick_start};
 use crate::error::RpcError;
+use crate::mutant::is_mutant;
 use crate::priority::control_priority;
 use crate::resend::{Silence, Timers, Wait};
 use crate::rpc::{NO_TIMER, State};
@@ -84,7 +85,7 @@ impl Endpoint {
         if input.has_memory() {
             let tail = input.granted.saturating_sub(input.recv_end);
             self.request_gaps(slot);
-            if tail > 0 {
+            if tail > 0 && !is_mutant!(self.config, SkipTail) {
                 let offset = self.rpcs[slot].input.recv_end;
                 self.send_control(slot, ControlKind::Resend { offset, length: tail, priority });
             }
@@ -95,6 +96,7 @@ impl Endpoint {
     pub(super) fn request_gaps(&mut self, slot: u32) {
         let priority = control_priority(self.config.num_priorities);
         let count = self.rpcs[slot].input.gaps().len().min(GAPS_PER_ROUND);
+        let count = count.saturating_sub(usize::from(is_mutant!(self.config, SkipLastGap)));
         for i in 0..count {
             let gap = self.rpcs[slot].input.gaps()[i];
             let (offset, length) = (gap.start, gap.end - gap.start);
@@ -104,7 +106,7 @@ impl Endpoint {
 
     fn on_timer(&mut self, now: Instant, tick: u64, slot: u32) {
         let rpc = &self.rpcs[slot];
-        if rpc.deadline != Instant::MAX {
+        if rpc.deadline != Instant::MAX && !is_mutant!(self.config, IgnoreDeadlines) {
             if rpc.deadline <= now {
                 self.disown(slot);
                 self.fail(slot, RpcError::Deadline);
@@ -158,6 +160,10 @@ impl Endpoint {
                 rpc.wait = timers.after_resend(rpc.wait, tick);
                 let due = timers.resend_due(rpc.wait);
                 self.arm(slot, due);
+            }
+            Silence::Timeout if rpc.is_client() && is_mutant!(self.config, NeverTimeOut) => {
+                rpc.wait = Wait::from(tick);
+                self.arm(slot, timers.resend_due(Wait::from(tick)));
             }
             Silence::Timeout if rpc.is_client() => {
                 self.stats.rpc_timeouts += 1;

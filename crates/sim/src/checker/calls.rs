@@ -41,6 +41,10 @@ pub struct Call {
     pub deadline: Option<Instant>,
     /// Where it stands.
     pub outcome: Outcome,
+    /// When its server got it.
+    pub executed: Option<Picos>,
+    /// When its client gave it up.
+    pub aborted: Option<Picos>,
     /// It must get its response.
     pub must_succeed: bool,
     /// It was made after everything had healed.
@@ -159,12 +163,25 @@ impl Calls {
     }
 
     /// A call was aborted: nothing may follow.
-    pub fn on_abort(&mut self, number: usize) {
+    pub fn on_abort(&mut self, now: Picos, number: usize) {
+        self.calls[number].aborted = Some(now);
         if self.calls[number].outcome != Outcome::Pending {
             self.violations.push(Violation::SecondOutcome { call: number });
         }
         self.calls[number].outcome = Outcome::Void;
         self.pending.remove(&number);
+    }
+
+    /// A server answers. If its client has given up, it knows after `word`, if that is sure to reach it.
+    pub fn on_reply(&mut self, now: Picos, number: usize, word: Option<Picos>) {
+        let call = &self.calls[number];
+        // A request that was late comes after the word that nobody waits for it.
+        if let (Some(word), Some(aborted), Some(executed)) = (word, call.aborted, call.executed)
+            && executed < aborted
+            && aborted + word < now
+        {
+            self.violations.push(Violation::NotCancelled { call: number });
+        }
     }
 
     /// A host is gone, and its calls with it.

@@ -2,7 +2,7 @@
 //! message not starved. It knows what the applications handed over and what was sent and delivered, and
 //! nothing of the inside of a host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use peyk_homa::{Config, Pacing};
 use peyk_wire::homa::{Data, Packet as HomaPacket};
@@ -62,6 +62,8 @@ struct Side {
     sent_at: Picos,
     /// When it last heard each host.
     heard: Vec<Picos>,
+    /// Calls that have got their response and are not acknowledged, by server.
+    owed: Vec<BTreeSet<u64>>,
 }
 
 /// The books of the wire.
@@ -83,7 +85,9 @@ pub struct Wire {
 impl Wire {
     /// Of so many hosts with these settings.
     pub fn new(hosts: u16, config: &Config) -> Wire {
-        let side = Side { heard: vec![Picos::ZERO; usize::from(hosts)], ..Side::default() };
+        let (heard, owed) =
+            (vec![Picos::ZERO; usize::from(hosts)], vec![BTreeSet::new(); usize::from(hosts)]);
+        let side = Side { heard, owed, ..Side::default() };
         let window = match config.window {
             0 => config.max_incoming / 2,
             window => window,
@@ -113,11 +117,17 @@ impl Wire {
         self.sides[usize::from(host)].sending.remove(&id);
     }
 
+    /// A call of a host has got its response: it owes the server an acknowledgement.
+    pub fn on_response(&mut self, host: HostId, server: HostId, id: u64) {
+        self.sides[usize::from(host)].owed[usize::from(server)].insert(id);
+    }
+
     /// A host has lost its state.
     pub fn on_crash(&mut self, host: HostId) {
         let side = &mut self.sides[usize::from(host)];
         side.sending.clear();
         side.arriving.clear();
+        side.owed.iter_mut().for_each(BTreeSet::clear);
         (side.originals, side.early) = (0, 0);
     }
 
@@ -142,7 +152,17 @@ impl Wire {
     /// A packet was sent.
     pub fn on_sent(&mut self, now: Picos, from: HostId, to: HostId, packet: &HomaPacket<'_>) {
         match packet {
-            HomaPacket::Data(data) if !data.is_retransmission() => self.on_original(now, from, data),
+            HomaPacket::Data(data) if !data.is_retransmission() => {
+                self.on_ack_or_none(from, to, data);
+                self.on_original(now, from, data);
+            }
+            HomaPacket::Ack(ack) => {
+                let owed = &mut self.sides[usize::from(from)].owed[usize::from(to)];
+                owed.remove(&ack.header.sender_id);
+                for entry in ack.entries() {
+                    owed.remove(&entry.client_id);
+                }
+            }
             HomaPacket::Grant(grant) => {
                 let side = &self.sides[usize::from(from)];
                 let rpc = grant.header.sender_id;
@@ -166,6 +186,18 @@ impl Wire {
                 let (host, early, sent) = (host as HostId, side.early, side.originals);
                 self.violations.push(Violation::OutOfOrder { host, early, sent });
             }
+        }
+    }
+
+    /// DATA takes an acknowledgement along, if any is owed.
+    fn on_ack_or_none(&mut self, host: HostId, server: HostId, data: &Data<'_>) {
+        let owed = &mut self.sides[usize::from(host)].owed[usize::from(server)];
+        if !data.ack.is_none() {
+            owed.remove(&data.ack.client_id);
+        } else if !owed.is_empty() {
+            let count = owed.len() as u64;
+            owed.clear();
+            self.violations.push(Violation::AckWithheld { host, server, owed: count });
         }
     }
 

@@ -191,7 +191,7 @@ fn calls(r: &mut Prng, topology: &Topology, active: Picos, pages: u32) -> Vec<Ca
     let manners = Manners {
         longest: *pick(r, &[1_000, 10_000, 60_000, 200_000, 600_000]),
         slow: some(r, 0.4, &[0.1, 0.5, 1.0]),
-        slowest_ms: *pick(r, &[2, 20, 300]),
+        slowest_ms: *pick(r, &[2, 30, 300, 300]),
         rejection: some(r, 0.2, &[0.05, 0.3]),
         abortion: some(r, 0.3, &[0.05, 0.4]),
         deadline: some(r, 0.3, &[0.1, 0.5]),
