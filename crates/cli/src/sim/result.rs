@@ -39,7 +39,7 @@ pub struct RunResult {
     pub points: Vec<Point>,
     /// Slowdown at every percent of the messages.
     pub curve: Vec<Point>,
-    /// Geometric mean of the medians at 10, 20 ... 100 %.
+    /// Geometric mean of the medians over the curve.
     pub p50_geometric_mean: f64,
     /// Queues at the links to hosts.
     pub tor_queue_bytes: Queue,
@@ -158,7 +158,7 @@ impl RunResult {
         RunResult {
             messages: load.samples.len() as u64,
             incomplete: load.incomplete,
-            p50_geometric_mean: geometric_mean(points.iter().filter(|p| p.percent % 10.0 == 0.0)),
+            p50_geometric_mean: geometric_mean(&curve),
             points,
             curve,
             wasted_bandwidth: finite(outcome.wasted_bandwidth),
@@ -295,8 +295,8 @@ fn violations(load: &LoadResult) -> Violations {
     }
 }
 
-fn geometric_mean<'a>(points: impl Iterator<Item = &'a Point>) -> f64 {
-    let logs: Vec<f64> = points.map(|p| p.p50_slowdown.ln()).collect();
+fn geometric_mean(points: &[Point]) -> f64 {
+    let logs: Vec<f64> = points.iter().map(|p| p.p50_slowdown.ln()).collect();
     if logs.is_empty() { 0.0 } else { (logs.iter().sum::<f64>() / logs.len() as f64).exp() }
 }
 
