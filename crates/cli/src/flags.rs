@@ -45,7 +45,7 @@ pub enum Command {
     Ping(Ping),
     /// Print the Homa packets of a capture, one line each.
     Decode(Decode),
-    /// Simulate a data centre: a workload at a load on many hosts.
+    // Described by its flags, whose longer text a comment here would hide.
     Sim(Box<Sim>),
     /// A measuring process (started by demo and bench).
     #[command(hide = true)]

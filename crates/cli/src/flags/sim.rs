@@ -72,15 +72,11 @@ pub struct SimOutput {
 /// What `peyk sim` can do besides one experiment.
 #[derive(Subcommand, Debug)]
 pub enum SimCommand {
-    /// Look for violations: hostile scenarios from seeds, on all cores.
+    // Described by their flags, whose longer texts a comment here would hide.
     Check(SimCheck),
-    /// Run all experiments of a plan on this machine.
     Run(SimRun),
-    /// Write the experiments of a plan as independent jobs, one JSON object a line, to standard output.
     Jobs(SimJobs),
-    /// Run one job of such a file.
     Job(SimJob),
-    /// Make one report of the results of all jobs.
     Merge(SimMerge),
 }
 
@@ -164,7 +160,9 @@ pub struct SimJobs {
     pub quick: bool,
 }
 
-/// Run one job of such a file. Its result appears in the directory when it is complete, never in part.
+/// Run one job of such a file.
+///
+/// Its result appears in the directory when it is complete, never in part.
 #[derive(Args, Debug)]
 pub struct SimJob {
     /// The jobs, as `peyk sim jobs` writes them.

@@ -63,7 +63,7 @@ pub struct Spec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<Name>,
     /// Message sizes from a file instead: lines of a size and the share of messages not longer, as the papers'
-    /// point lists have them. With --workload: its sizes only.
+    /// point lists have them. With --workload the settings are that workload's.
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sizes: Option<PathBuf>,
