@@ -5,4 +5,5 @@ pub mod decode;
 pub mod demo;
 pub mod ping;
 pub mod serve;
+pub mod sim;
 mod start;

@@ -1,5 +1,7 @@
 //! The command line: every command with its flags and help, and the values flags may have.
 
+mod sim;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
@@ -7,6 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use peyk_sim::workload::Name;
 
 use crate::transport::tcp::Waiting;
+
+pub use sim::{Sim, SimCheck, SimCommand, SimJob, SimJobs, SimLoad, SimMerge, SimOutput, SimRun};
 
 /// A network stack in user space whose unit is the message.
 ///
@@ -18,6 +22,7 @@ use crate::transport::tcp::Waiting;
     version,
     after_help = "EXAMPLES:\n  peyk demo                      compare Homa with TCP on this machine, in under a minute\n  \
                   peyk serve & peyk ping localhost\n  peyk bench rpc --quick         cost of an RPC beside bare UDP and TCP\n  \
+                  peyk sim --quick               slowdown by message size on 144 simulated hosts\n  \
                   peyk decode capture.pcapng     the Homa packets of a capture, as text"
 )]
 pub struct Cli {
@@ -40,6 +45,8 @@ pub enum Command {
     Ping(Ping),
     /// Print the Homa packets of a capture, one line each.
     Decode(Decode),
+    // Described by its flags, whose longer text a comment here would hide.
+    Sim(Box<Sim>),
     /// A measuring process (started by demo and bench).
     #[command(hide = true)]
     DemoNode,

@@ -1,4 +1,4 @@
-//! The command `peyk`: demo, bench, serve, ping, decode. No protocol is here: this crate measures and shows.
+//! The command `peyk`: demo, bench, serve, ping, decode, sim. No protocol is here: this crate measures and shows.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ mod prng;
 mod process;
 mod progress;
 mod report;
+mod sim;
 mod traffic;
 mod transport;
 mod verify;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Bench(Bench::Rpc(flags)) => interruptible().and_then(|()| command::bench::rpc(flags)),
         Command::Demo(flags) => interruptible().and_then(|()| command::demo::run(flags)),
         Command::Decode(flags) => command::decode::run(flags),
+        Command::Sim(flags) => return command::sim::run(flags),
         Command::Serve(flags) => command::serve::run(flags),
         Command::Ping(flags) => command::ping::run(flags),
     };

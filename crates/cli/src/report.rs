@@ -3,4 +3,8 @@
 pub mod bench_text;
 pub mod chart;
 pub mod html;
+mod page;
+pub mod sim_html;
+pub mod sim_plan;
+pub mod sim_text;
 pub mod text;

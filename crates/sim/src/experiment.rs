@@ -2,14 +2,16 @@
 //! of the published ones.
 
 mod build;
+mod stage;
 
 use peyk_homa::{Config, Pacing};
-use peyk_sansio::Prng;
 
 pub use build::Transport;
+use stage::Scene;
 
 use crate::host::homa::Carriage;
 use crate::host::{OneWay, srpt, window};
+use crate::incast::{self, IncastResult, IncastSpec};
 use crate::load::{self, LoadResult, LoadSpec, Progress};
 use crate::port::QueueStats;
 use crate::topology::Topology;
@@ -61,6 +63,17 @@ pub struct Outcome {
     pub wasted_bandwidth: f64,
     /// Share of the time of the links to hosts in which they sent.
     pub utilisation: f64,
+}
+
+/// What came of an incast.
+#[derive(Clone, Debug)]
+pub struct IncastOutcome {
+    /// Messages and time.
+    pub incast: IncastResult,
+    /// Queues at the links to hosts.
+    pub downlinks: QueueStats,
+    /// Queues at the links between switches.
+    pub fabric: QueueStats,
 }
 
 /// Levels for unscheduled data in the released configurations of the SIGCOMM'18 simulations, as the largest
@@ -147,21 +160,6 @@ impl Experiment {
 
     /// Runs it. `watch` as in [`load::run`].
     pub fn run(&self, watch: impl FnMut(Progress) -> bool) -> Outcome {
-        match self.transport {
-            Transport::Homa => self.run_with(build::homa(self), watch),
-            Transport::Tcp { connections } => self.run_with(build::window(self, connections, None), watch),
-            Transport::Dctcp { connections } => {
-                let gain = self.window.dctcp_gain.or(window::Settings::dctcp().dctcp_gain);
-                self.run_with(build::window(self, connections, gain), watch)
-            }
-            Transport::Srpt => self.run_with(build::srpt(self), watch),
-        }
-    }
-
-    fn run_with<H: OneWay>(&self, hosts: Vec<H>, watch: impl FnMut(Progress) -> bool) -> Outcome {
-        let world_seed = Prng::new(self.seed ^ 1).next_u64();
-        let network = self.transport.network(&self.topology);
-        let mut world = World::new(network, self.transport.discipline(), world_seed, hosts);
         let spec = LoadSpec {
             sizes: self.sizes.clone(),
             payload_bytes_per_sec: self.payload_load * f64::from(self.topology.host_mbps) * 125_000.0,
@@ -170,8 +168,26 @@ impl Experiment {
             drain: self.drain,
             seed: self.seed ^ 2,
         };
-        let load = load::run(&mut world, spec, watch);
-        let time = load.span.as_secs_f64() * f64::from(self.topology.hosts());
+        self.stage(UnderLoad { spec, watch })
+    }
+
+    /// Runs an incast in its network with its transport instead of its load. `watch` as in [`load::run`].
+    pub fn run_incast(&self, spec: IncastSpec, watch: impl FnMut(Progress) -> bool) -> IncastOutcome {
+        self.stage(Incast { spec, watch })
+    }
+}
+
+struct UnderLoad<W> {
+    spec: LoadSpec,
+    watch: W,
+}
+
+impl<W: FnMut(Progress) -> bool> Scene for UnderLoad<W> {
+    type Output = Outcome;
+
+    fn play<H: OneWay>(self, mut world: World<H>) -> Outcome {
+        let load = load::run(&mut world, self.spec, self.watch);
+        let time = load.span.as_secs_f64() * f64::from(world.hosts());
         Outcome {
             wasted_bandwidth: load.counters.wasted.as_secs_f64() / time,
             utilisation: 1.0 - load.counters.idle.as_secs_f64() / time,
@@ -179,5 +195,19 @@ impl Experiment {
             fabric: world.fabric_stats(),
             load,
         }
+    }
+}
+
+struct Incast<W> {
+    spec: IncastSpec,
+    watch: W,
+}
+
+impl<W: FnMut(Progress) -> bool> Scene for Incast<W> {
+    type Output = IncastOutcome;
+
+    fn play<H: OneWay>(self, mut world: World<H>) -> IncastOutcome {
+        let incast = incast::run(&mut world, self.spec, self.watch);
+        IncastOutcome { incast, downlinks: world.downlink_stats(), fabric: world.fabric_stats() }
     }
 }

@@ -17,10 +17,12 @@
 
 pub mod check;
 pub mod checker;
+pub mod cutoffs;
 pub mod echo;
 pub mod experiment;
 pub mod fault;
 pub mod host;
+pub mod incast;
 pub mod load;
 pub mod measure;
 pub mod packet;

@@ -15,6 +15,10 @@ use crate::topology::HostId;
 use crate::workload::Sizes;
 use crate::world::{Application, Counters, World};
 
+/// A network in which no packet has moved for so long will not deliver what it has not delivered: longer
+/// than any transport waits before it sends something again.
+const SILENCE: Picos = Picos::from_millis(2_000);
+
 /// What is sent.
 #[derive(Clone, Debug)]
 pub struct LoadSpec {
@@ -61,8 +65,16 @@ pub struct LoadResult {
     pub samples: Vec<Sample>,
     /// Measured messages that were not.
     pub incomplete: u64,
-    /// Messages that the transport refused.
+    /// Measured messages that the transport refused.
     pub refused: u64,
+    /// Deliveries of messages that had been delivered already.
+    pub duplicates: u64,
+    /// Messages that were not delivered although the network had fallen silent.
+    pub lost: u64,
+    /// Messages still under way when the wait for an empty network ended.
+    pub left: u64,
+    /// Packets that were sent and neither arrived nor were counted as dropped.
+    pub unaccounted: u64,
     /// Messages under way when the last measured one was created.
     pub backlog_at_end: u64,
     /// Messages under way when half of them had been created.
@@ -92,6 +104,9 @@ struct Load {
     open: HashMap<(HostId, u64), Message, FixedState>,
     samples: Vec<Sample>,
     refused: u64,
+    duplicates: u64,
+    lost: u64,
+    is_over: bool,
     begun: Option<(Picos, Counters)>,
     ended: Option<(Picos, Counters)>,
     backlog: [u64; 2],
@@ -114,11 +129,13 @@ pub fn run<H: OneWay>(
         if let (Some((from, _)), Some((to, _)), Picos::MAX) = (&load.begun, &load.ended, limit) {
             limit = *to + Picos((to.since(*from).0 as f64 * load.spec.drain) as u64);
         }
-        let (created, measured) = (load.created, load.samples.len() as u64);
-        if !watch(Progress { created, measured, now: world.now(), hops: world.counters.hops }) {
-            break;
+        if !watch(load.progress(world)) {
+            return load.result(world);
         }
     }
+    let grace =
+        load.ended.as_ref().map_or(Picos::ZERO, |(at, _)| Picos((at.0 as f64 * load.spec.drain) as u64));
+    load.empty(world, world.now() + grace, &mut watch);
     load.result(world)
 }
 
@@ -139,12 +156,46 @@ impl Load {
             open: HashMap::with_hasher(FixedState::with_seed(0)),
             samples: Vec::with_capacity(spec.messages.min(1 << 24) as usize),
             refused: 0,
+            duplicates: 0,
+            lost: 0,
+            is_over: false,
             begun: None,
             ended: None,
             backlog: [0; 2],
             delivered_bytes: 0,
             spec,
         }
+    }
+
+    fn progress<H: OneWay>(&self, world: &World<H>) -> Progress {
+        let measured = self.samples.len() as u64;
+        Progress { created: self.created, measured, now: world.now(), hops: world.counters.hops }
+    }
+
+    /// Creates nothing more and lets the network deliver what it has, until `limit`. What a network that has
+    /// fallen silent has not delivered is lost.
+    fn empty<H: OneWay>(
+        &mut self,
+        world: &mut World<H>,
+        limit: Picos,
+        watch: &mut impl FnMut(Progress) -> bool,
+    ) {
+        self.is_over = true;
+        let (mut hops, mut moved_at) = (world.counters.hops, world.now());
+        while !self.open.is_empty() && world.now() < limit.max(moved_at + SILENCE) {
+            let until = world.now() + Picos::from_millis(1);
+            world.run(self, until);
+            if world.counters.hops != hops {
+                (hops, moved_at) = (world.counters.hops, world.now());
+                if world.now() >= limit {
+                    return;
+                }
+            }
+            if !watch(self.progress(world)) {
+                return;
+            }
+        }
+        self.lost = self.open.len() as u64;
     }
 
     /// Notes what there is to note when one more message has been created.
@@ -171,6 +222,10 @@ impl Load {
             incomplete: measured - self.samples.len() as u64 - self.refused.min(measured),
             samples: self.samples,
             refused: self.refused,
+            duplicates: self.duplicates,
+            lost: self.lost,
+            left: self.open.len() as u64 - self.lost,
+            unaccounted: world.unaccounted(),
             backlog_at_half: self.backlog[0],
             backlog_at_end: self.backlog[1],
             span: ended.0.since(begun.0),
@@ -187,6 +242,9 @@ impl Load {
 
 impl<H: OneWay> Application<H> for Load {
     fn on_wake(&mut self, world: &mut World<H>, what: u64) {
+        if self.is_over {
+            return;
+        }
         let from = what as HostId;
         let random = &mut self.random[usize::from(from)];
         let size = self.spec.sizes.size(self.spec.sizes.draw(random.f64_unit()));
@@ -206,7 +264,7 @@ impl<H: OneWay> Application<H> for Load {
 
     fn on_outcome(&mut self, world: &mut World<H>, host: HostId, delivered: Delivered) {
         let Some(message) = self.open.remove(&(delivered.from, delivered.key)) else {
-            debug_assert!(false, "a message was delivered twice");
+            self.duplicates += 1;
             return;
         };
         world.call(delivered.from, |host, _| host.finish(delivered.key));

@@ -3,7 +3,7 @@
 //! The papers sort messages into about a hundred bins by size. Here a bin is one percent of the messages: that
 //! of a percentage holds the sizes from one percent below it up to it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::load::Sample;
 
@@ -11,7 +11,7 @@ use crate::load::Sample;
 const BIN: f64 = 1.0;
 
 /// Slowdown of the messages in the bin of a percentage.
-#[derive(Copy, Clone, PartialEq, Debug, Serialize)]
+#[derive(Copy, Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Point {
     /// So many percent of the messages are not longer.
     pub percent: f64,

@@ -37,9 +37,11 @@ pub struct QueueStats {
     pub sum_bytes: u128,
     /// Most bytes that waited.
     pub max_bytes: u64,
-    /// The same by priority.
+    /// Packets that came, by priority.
+    pub arrivals_by_priority: [u64; PRIORITIES],
+    /// Sum of the bytes of their own priority that were there when they came.
     pub sum_by_priority: [u128; PRIORITIES],
-    /// The same by priority.
+    /// Most bytes that waited, by priority.
     pub max_by_priority: [u64; PRIORITIES],
     /// Packets dropped because the buffer was full.
     pub drops: u64,
@@ -56,6 +58,7 @@ impl QueueStats {
         self.sum_bytes += other.sum_bytes;
         self.max_bytes = self.max_bytes.max(other.max_bytes);
         for level in 0..PRIORITIES {
+            self.arrivals_by_priority[level] += other.arrivals_by_priority[level];
             self.sum_by_priority[level] += other.sum_by_priority[level];
             self.max_by_priority[level] = self.max_by_priority[level].max(other.max_by_priority[level]);
         }
@@ -67,6 +70,11 @@ impl QueueStats {
     /// Mean bytes found waiting.
     pub fn mean_bytes(&self) -> f64 {
         self.sum_bytes as f64 / self.arrivals.max(1) as f64
+    }
+
+    /// Mean bytes of its own priority that a packet of this priority found waiting.
+    pub fn mean_bytes_of(&self, level: usize) -> f64 {
+        self.sum_by_priority[level] as f64 / self.arrivals_by_priority[level].max(1) as f64
     }
 }
 
@@ -222,6 +230,7 @@ impl Port {
         stats.max_bytes = stats.max_bytes.max(self.bytes);
         if self.discipline == Discipline::StrictPriority {
             let bytes = self.bytes_by_priority[level];
+            stats.arrivals_by_priority[level] += 1;
             stats.sum_by_priority[level] += u128::from(bytes);
             stats.max_by_priority[level] = stats.max_by_priority[level].max(bytes);
         }
@@ -254,6 +263,17 @@ mod tests {
         assert_eq!(port.bytes(), 500);
         assert_eq!(served(&mut port), [2, 4, 5, 1, 3]);
         assert!(port.is_empty());
+    }
+
+    #[test]
+    fn stats__mean_is_of_the_own_priority() {
+        let mut port = Port::new(800, None, None, Discipline::StrictPriority);
+        for priority in [7, 7, 7, 0] {
+            offer(&mut port, packet(1, priority, 0));
+        }
+        assert_eq!((port.stats.mean_bytes_of(7), port.stats.mean_bytes_of(0)), (100.0, 0.0));
+        assert_eq!(port.stats.mean_bytes(), 150.0);
+        assert_eq!(port.stats.arrivals_by_priority, [1, 0, 0, 0, 0, 0, 0, 3]);
     }
 
     #[test]

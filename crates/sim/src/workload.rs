@@ -232,6 +232,21 @@ impl Sizes {
         self.points[index.min(self.points.len() - 1)].size
     }
 
+    /// Share of the network load that is payload, computed: data in packets of 1,442 bytes with 96 bytes
+    /// around, and a grant for each packet beyond the first RTTbytes. For sizes of which no such share was
+    /// published, see [`Name::payload_share`].
+    pub fn payload_share(&self) -> f64 {
+        let mut below = 0.0;
+        let mut on_wire = 0.0;
+        for p in &self.points {
+            let packets = p.size.div_ceil(1_442);
+            let grants = p.size.saturating_sub(9_328).div_ceil(1_442);
+            on_wire += (p.share - below) * f64::from(p.size + 96 * packets + 84 * grants);
+            below = p.share;
+        }
+        self.mean() / on_wire
+    }
+
     /// Mean size in bytes.
     pub fn mean(&self) -> f64 {
         let mut below = 0.0;
@@ -374,6 +389,15 @@ mod tests {
         let sum: f64 = (0..n).map(|_| f64::from(sizes.size(sizes.draw(random.f64_unit())))).sum();
         let ratio = sum / f64::from(n) / sizes.mean();
         assert!((0.97..1.03).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn payload_share__is_near_the_published_one() {
+        for name in ALL {
+            let share = Sizes::of(name, Simulation, 1).payload_share();
+            let ratio = share / name.payload_share();
+            assert!((0.97..1.03).contains(&ratio), "{name}: {share}");
+        }
     }
 
     #[test]

@@ -247,6 +247,14 @@ impl<H: Host> World<H> {
         self.packets.len()
     }
 
+    /// Packets that were put on the wire and neither arrived, nor were lost in a way that is counted, nor
+    /// are on their way: none, if this world keeps its books. Not for worlds with corrupted or forged packets.
+    pub fn unaccounted(&self) -> u64 {
+        let c = &self.counters;
+        let ended = c.packets_delivered + c.lost + c.overflowed + c.missed + self.packets.len() as u64;
+        (c.packets_sent + c.duplicated).abs_diff(ended)
+    }
+
     /// Queues at the links to hosts.
     pub fn downlink_stats(&self) -> QueueStats {
         self.sum_of_ports(0, self.places.len())

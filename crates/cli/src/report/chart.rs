@@ -87,6 +87,7 @@ where
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         let mut chart = ChartBuilder::on(&root)
             .margin(10)
+            .margin_right(28)
             .x_label_area_size(48)
             .y_label_area_size(66)
             .build_cartesian_2d(xs, ys)

@@ -8,6 +8,7 @@ use plotters::style::RGBColor;
 use super::{
     bench_text::grouped,
     chart::{self, Axis, Line, Scale},
+    page::{self, above_one, escape, figure, short_size},
     text::{heading, notes, remarks, slowdown, verdict},
 };
 use crate::{
@@ -15,20 +16,10 @@ use crate::{
     outcome::Outcome,
 };
 
-const STYLE: &str = include_str!("style.css");
-
 /// The page.
 pub fn page(outcome: &Outcome) -> Result<String> {
-    let mut page = String::new();
-    let _ = write!(
-        page,
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>Peyk demo: workload {}</title>\n<style>\n{STYLE}</style></head>\n<body><main>\n\
-         <h1>Homa and TCP under the same load</h1>\n<p class=\"lead\">{}</p>\n",
-        outcome.workload,
-        escape(&heading(outcome)),
-    );
+    let title = format!("Peyk demo: workload {}", outcome.workload);
+    let mut page = page::begin(&title, "Homa and TCP under the same load", &heading(outcome));
     legend(&mut page, outcome);
     slowdowns(&mut page, outcome)?;
     round_trips(&mut page, outcome)?;
@@ -39,7 +30,8 @@ pub fn page(outcome: &Outcome) -> Result<String> {
     for note in notes(outcome) {
         let _ = writeln!(page, "<li>{}</li>", escape(&note));
     }
-    page.push_str("</ul>\n</main></body></html>\n");
+    page.push_str("</ul>\n");
+    page.push_str(page::END);
     Ok(page)
 }
 
@@ -52,30 +44,8 @@ fn color(name: &str) -> RGBColor {
     }
 }
 
-fn css_color(name: &str) -> String {
-    let RGBColor(r, g, b) = color(name);
-    format!("#{r:02x}{g:02x}{b:02x}")
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
 fn legend(page: &mut String, outcome: &Outcome) {
-    page.push_str("<p class=\"legend\">");
-    for t in &outcome.transports {
-        let _ = write!(page, "<span><i style=\"background:{}\"></i>{}</span>", css_color(t.name), t.title);
-    }
-    page.push_str("</p>\n");
-}
-
-fn figure(page: &mut String, title: &str, caption: &str, svg: &str) {
-    let _ = writeln!(
-        page,
-        "<figure><h3>{}</h3>{svg}<figcaption>{}</figcaption></figure>",
-        escape(title),
-        escape(caption)
-    );
+    page::legend(page, outcome.transports.iter().map(|t| (color(t.name), t.title)));
 }
 
 /// A step curve: each group of sizes is as wide as its share of the messages.
@@ -96,23 +66,6 @@ fn steps(curve: &[Share], value: impl Fn(&Share) -> Option<f64>) -> Vec<(f64, f6
 fn size_at(curve: &[Share], percent: f64) -> String {
     let found = curve.iter().find(|s| s.percent >= percent - 1e-6);
     found.map_or_else(String::new, |s| short_size(s.size))
-}
-
-fn short_size(bytes: u32) -> String {
-    match bytes {
-        0..=999 => format!("{bytes}"),
-        1_000..=9_999 => format!("{:.1}k", f64::from(bytes) / 1e3),
-        10_000..=999_999 => format!("{:.0}k", f64::from(bytes) / 1e3),
-        _ => format!("{:.0}M", f64::from(bytes) / 1e6),
-    }
-}
-
-/// The range of slowdowns, with room below 1 and above the largest.
-fn above_one(lines: &[Line]) -> std::ops::Range<f64> {
-    let values = || lines.iter().flat_map(|l| l.points.iter().map(|p| p.1));
-    let low = values().fold(1.0, f64::min);
-    let high = values().fold(2.0, f64::max);
-    low * 0.9..high * 1.3
 }
 
 fn slowdowns(page: &mut String, outcome: &Outcome) -> Result<()> {
@@ -275,12 +228,5 @@ mod tests {
         let points = steps(curve, |s| s.p50_slowdown);
         assert_eq!(points.len(), 80);
         assert_eq!((points[0].0, points[1].0, points[2].0), (0.0, 2.5, 2.5));
-    }
-
-    #[test]
-    fn short_size_has_three_digits_or_fewer() {
-        for (bytes, text) in [(999, "999"), (6_387, "6.4k"), (120_373, "120k"), (1_000_000, "1M")] {
-            assert_eq!(short_size(bytes), text);
-        }
     }
 }

@@ -5,3 +5,4 @@ mod common;
 mod decode;
 mod demo;
 mod serve;
+mod sim;

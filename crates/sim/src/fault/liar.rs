@@ -94,10 +94,10 @@ pub fn forge(
         to,
         priority: random.below(8) as u8,
         is_marked: false,
+        flow: None,
         wire_bytes: (bytes.len() as u32 + payload_bytes + 66).max(SHORTEST_FRAME),
         payload_bytes,
         rank: 0,
-        flow: None,
         body: HomaBody { header: PacketHeader::copy_from(&bytes), payload },
     })
 }
