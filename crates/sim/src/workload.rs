@@ -4,8 +4,8 @@
 //! point at or above a uniform number: sizes between two points do not occur.
 //!
 //! The quantiles leave gaps in which a size may grow tenfold. They are filled with points at most
-//! [`STEP`] apart; how fast the share grows inside a gap is one exponent per workload and encoding
-//! ([`Name::bend`]), fitted so that the mean is the published one. The quantiles themselves are kept exactly.
+//! `STEP` apart; how fast the share grows inside a gap is one exponent per workload and encoding
+//! (`Name::bend`), fitted so that the mean is the published one. The quantiles themselves are kept exactly.
 //! The complete point lists that the papers used are public files: [`Sizes::parse`] reads one.
 
 mod tables;
