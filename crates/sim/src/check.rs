@@ -192,7 +192,12 @@ impl<'a> Run<'a> {
         // A host that has lost its state, or had no memory for it, is told what others were granted before;
         // liars say what they like.
         let has_memory = scenario.pages >= ROOMY_PAGES;
-        let is_announced_freely = scenario.is_garbled() || !scenario.faults.is_empty() || !has_memory;
+        // So does a late packet of a message that was given up: all before it seems to have been promised.
+        let may_give_up = scenario.calls.iter().any(|c| c.abort.is_some() || c.deadline.is_some());
+        let is_announced_freely = scenario.is_garbled()
+            || !scenario.faults.is_empty()
+            || !has_memory
+            || may_give_up && !scenario.noise.is_none();
         let limits = Limits::new(&scenario.config, Echo::longest(scenario), is_announced_freely);
         let end = Run::end(scenario);
         let echo = Echo::new(scenario, &mut world, Rc::clone(&eye), end);

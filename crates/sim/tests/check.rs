@@ -137,14 +137,18 @@ fn long_response__is_acknowledged() {
 /// nothing of it for two time-outs, forgot the response, and the call failed.
 #[test]
 fn response_that_waits_for_grants__is_not_forgotten() {
-    let mut scenario = plain(&[(1, 188_315), (1, 163_750), (1, 150_000)]);
-    // One packet a round trip: the first has to wait for most of a second.
-    scenario.topology.host_send_delay_ns = 2_000_000;
+    let mut scenario = plain(&[(1, 188_315), (119_439, 1), (1, 163_750), (182_360, 1)]);
+    let pairs = [(0, 1, 8_379), (2, 0, 12_589), (0, 2, 12_655), (2, 0, 19_122)];
+    for (call, (client, server, micros)) in scenario.calls.iter_mut().zip(pairs) {
+        (call.client, call.server, call.at) = (client, server, Picos::from_micros(micros));
+    }
+    // Hardly more than a packet a round trip: the longest has to wait for half a second.
+    let topology = &mut scenario.topology;
+    (topology.hosts_per_rack, topology.host_mbps) = (3, 10_000);
+    (topology.host_send_delay_ns, topology.host_receive_delay_ns) = (1_000_000, 500_000);
     let config = &mut scenario.config;
-    (config.unsched_bytes, config.max_incoming, config.grant_fifo_fraction) = (1_500, 1_500, 0);
-    scenario.calls[1].client = 0;
-    scenario.topology.hosts_per_rack = 3;
-    scenario.calls[0].server = 2;
+    (config.unsched_bytes, config.window, config.max_incoming) = (5_000, 50_000, 2_000);
+    (config.link_mbps, config.grant_fifo_fraction) = (25_000, 0);
     let report = run(&scenario);
     assert_eq!(report.violations, []);
     assert_eq!((report.tally.failures, report.tally.responses), (0, report.tally.calls));

@@ -229,8 +229,8 @@ impl Wire {
         let is_early = others.clone().any(|(_, other)| {
             let other_left = other.length - other.next;
             match (is_single(length), is_single(other.length)) {
-                // Within an octave single packets go as they come.
-                (true, is_other_single) => is_other_single && other_left * 2 <= left,
+                // Within an octave single packets go as they come; one byte is in that of two.
+                (true, is_other_single) => is_other_single && other_left.max(2) * 2 <= left,
                 (false, true) => true,
                 (false, false) => other_left < left,
             }
