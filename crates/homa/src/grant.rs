@@ -321,6 +321,7 @@ impl Grants {
     }
 
     /// When a grant held back by the rate limit alone can be sent.
+    #[inline]
     pub fn next_time(&self) -> Option<Instant> {
         let bucket = self.bucket.as_ref()?;
         let room = self.config.max_incoming.saturating_sub(self.total_incoming);
