@@ -373,7 +373,7 @@ impl Echo {
             let endpoint = &world.host(host).endpoint;
             let is_withholding = endpoint.waiting_for_memory() > 0 || endpoint.total_incoming() > 0;
             if is_withholding || !world.is_up(host) {
-                book.disturbed = now;
+                book.disturbed = book.disturbed.max(now);
             }
         }
         let (books, eye, patience) = (&self.books, self.eye.borrow(), self.patience);

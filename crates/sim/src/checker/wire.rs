@@ -245,8 +245,10 @@ impl Wire {
     fn starve(&mut self, now: Picos, host: HostId, id: u64, handed: Picos) {
         let (segment, unsched) = (self.segment, self.unsched_bytes);
         let side = &mut self.sides[usize::from(host)];
-        let oldest = side.sending.iter_mut().min_by_key(|(_, s)| s.handed);
-        let Some((&rpc, oldest)) = oldest else { return };
+        let Some(first) = side.sending.values().map(|s| s.handed).min() else { return };
+        // Of several of one age, which one has the turns is not to be seen from here.
+        let mut of_that_age = side.sending.iter_mut().filter(|(_, s)| s.handed == first);
+        let (Some((&rpc, oldest)), None) = (of_that_age.next(), of_that_age.next()) else { return };
         let is_ranked = oldest.length > segment || oldest.length > unsched;
         let can_send = oldest.is_request && oldest.next < oldest.length.min(unsched);
         let is_old = oldest.handed + self.old_after < now;
