@@ -25,6 +25,8 @@
 //! the same state machines: io_uring, and epoll with plain calls and a few threads for files.
 //! [`Caps`] says which one runs and why; `PEYK_BACKEND=epoll|uring` forces one.
 //!
+//! For async code, [`local`] is an executor on top of a queue.
+//!
 #![cfg_attr(test, allow(non_snake_case))]
 
 mod backend;
@@ -46,6 +48,9 @@ mod spin;
 mod sys;
 mod train;
 
+#[doc(hidden)]
+pub mod floor;
+pub mod local;
 pub mod udp;
 
 pub use buf::{Data, IoBuf};

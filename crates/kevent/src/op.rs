@@ -82,6 +82,14 @@ pub struct Rejected<O> {
     pub why: Refusal,
 }
 
+impl<O> std::fmt::Display for Rejected<O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl<O: std::fmt::Debug> std::error::Error for Rejected<O> {}
+
 /// Why an operation was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
