@@ -4,7 +4,7 @@ mod sim;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use peyk_sim::workload::Name;
 
@@ -50,6 +50,9 @@ pub enum Command {
     /// A measuring process (started by demo and bench).
     #[command(hide = true)]
     DemoNode,
+    /// A server of static files (started by bench kevent).
+    #[command(hide = true)]
+    HttpNode(HttpNode),
 }
 
 /// Compare Homa with kernel TCP under the same load, on this machine.
@@ -114,6 +117,75 @@ pub struct Demo {
 pub enum Bench {
     /// Closed loop of RPCs of one size: Homa beside bare UDP and kernel TCP.
     Rpc(BenchRpc),
+    /// The completion queue beside plain calls, epoll, the io-uring crate, tokio and nginx.
+    Kevent(BenchKevent),
+}
+
+/// The completion queue beside plain calls, epoll, the io-uring crate, tokio and nginx.
+///
+/// Each case runs its contestants in turns, round by round; figures are medians of the rounds, goals are compared
+/// with the median of the ratios of the rounds. HTTP needs wrk, and nginx to compare with; what is not installed is
+/// said to be absent.
+#[derive(Args, Debug)]
+#[command(after_help = "EXAMPLES:\n  peyk bench kevent --json kevent.json\n  \
+                        peyk bench kevent --quick --cases datagrams,posts")]
+pub struct BenchKevent {
+    /// What to measure.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "datagrams,waiting,posts,files,streams,http"
+    )]
+    pub cases: Vec<KeventCase>,
+    /// Rounds.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: Option<u32>,
+    /// Where to put the files that are read and served; must be on a device for direct reads.
+    #[arg(long, value_name = "FOLDER")]
+    pub folder: Option<PathBuf>,
+    /// Done in less than half a minute, with rougher figures.
+    #[arg(long)]
+    pub quick: bool,
+    /// Also write the figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Cases of [`BenchKevent`].
+#[derive(Copy, Clone, PartialEq, Eq, ValueEnum, Debug)]
+pub enum KeventCase {
+    /// Packet rates.
+    Datagrams,
+    /// Round trips by the way of waiting.
+    Waiting,
+    /// Handing something to another thread.
+    Posts,
+    /// Reads of 4 KiB.
+    Files,
+    /// CPU time for a gigabyte of TCP.
+    Streams,
+    /// Static files by wrk.
+    Http,
+}
+
+/// A server of static files, for measuring.
+#[derive(Args, Debug)]
+pub struct HttpNode {
+    /// Which one.
+    #[arg(value_enum)]
+    pub server: HttpServer,
+    /// The files.
+    pub folder: PathBuf,
+}
+
+/// Servers of [`HttpNode`].
+#[derive(Copy, Clone, PartialEq, Eq, ValueEnum, Debug)]
+pub enum HttpServer {
+    /// On the completion queue.
+    Kevent,
+    /// On tokio.
+    Tokio,
 }
 
 /// Closed loop of RPCs of one size: Homa beside bare UDP and kernel TCP.

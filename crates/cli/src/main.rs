@@ -5,6 +5,7 @@
 mod bench_traffic;
 mod command;
 mod flags;
+mod kevent_bench;
 mod load;
 mod node;
 mod outcome;
@@ -31,6 +32,8 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::DemoNode => node::run_child(),
         Command::Bench(Bench::Rpc(flags)) => interruptible().and_then(|()| command::bench::rpc(flags)),
+        Command::Bench(Bench::Kevent(flags)) => command::bench_kevent::run(flags),
+        Command::HttpNode(flags) => kevent_bench::http_node::run(flags),
         Command::Demo(flags) => interruptible().and_then(|()| command::demo::run(flags)),
         Command::Decode(flags) => command::decode::run(flags),
         Command::Sim(flags) => return command::sim::run(flags),

@@ -67,6 +67,8 @@ pub struct Caps {
     pub flags: Vec<&'static str>,
     /// The ring's descriptor is registered, which saves a table look-up in each call.
     pub registered_ring: bool,
+    /// Sends without a copy can be asked for; whether the route copies after all is another matter.
+    pub zero_copy: bool,
 }
 
 impl fmt::Display for Caps {

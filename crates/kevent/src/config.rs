@@ -22,6 +22,9 @@ pub struct Config {
     pub backend: Backend,
     /// Entries of the submission ring; rounded up to a power of two.
     pub entries: u32,
+    /// Entries of the completion ring; 0: enough for all operations and blocks. Should it overflow,
+    /// nothing is lost, but streams must be armed anew.
+    pub completions: u32,
     /// Operations in flight at most, over all sources.
     pub max_ops: u32,
     /// Receive blocks of 64 KiB and header room handed to the kernel (io_uring), rounded up to a
@@ -32,6 +35,18 @@ pub struct Config {
     pub direct_blocks: u16,
     /// Events delivered by one wait at most.
     pub max_events: usize,
+    /// Blocks for receiving from streams, rounded up to a power of two. Memory:
+    /// `stream_blocks * stream_block` bytes, touched lazily.
+    pub stream_blocks: u16,
+    /// Bytes of such a block, rounded up to pages.
+    pub stream_block: u32,
+    /// Messages from other threads that may wait; rounded up to a power of two.
+    pub inlet: u32,
+    /// Threads for work on files at most: of this queue (epoll), or of the kernel on its behalf
+    /// (io_uring).
+    pub workers: u32,
+    /// Places for sources that [`Queue::register`](crate::Queue::register) makes known to the ring.
+    pub registered: u32,
 }
 
 impl Default for Config {
@@ -39,10 +54,16 @@ impl Default for Config {
         Config {
             backend: Backend::Auto,
             entries: 64,
+            completions: 0,
             max_ops: 1024,
             blocks: 32,
             direct_blocks: 16,
             max_events: 64,
+            stream_blocks: 64,
+            stream_block: 32 << 10,
+            inlet: 1024,
+            workers: 4,
+            registered: 64,
         }
     }
 }
@@ -71,6 +92,10 @@ pub struct Wait {
     pub until: Option<Instant>,
     /// How to wait.
     pub spin: Spin,
+    /// Return with this many events, if they come within `window`; 0 and 1 mean the same.
+    pub min: u32,
+    /// How long to wait for `min` events once there is one.
+    pub window: Duration,
 }
 
 impl Wait {
@@ -81,12 +106,19 @@ impl Wait {
 
     /// Waits until an event or `deadline`, asleep.
     pub fn until(deadline: Instant) -> Wait {
-        Wait { until: Some(deadline), spin: Spin::Sleep }
+        Wait { until: Some(deadline), ..Wait::default() }
     }
 
     /// Waits for an event for ever, asleep.
     pub fn forever() -> Wait {
         Wait::default()
+    }
+
+    /// The same wait, but for `min` events, or what has come when `window` has passed since the
+    /// first.
+    #[must_use]
+    pub fn batch(self, min: u32, window: Duration) -> Wait {
+        Wait { min, window, ..self }
     }
 
     /// The same wait with another way of waiting.

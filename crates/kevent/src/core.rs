@@ -1,15 +1,22 @@
 //! What both backends share: the operations in flight, the blocks, and receiving by plain calls.
 
+mod ops;
+
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::event::{Datagrams, Events, SocketError, What};
+use crate::config::Config;
+use crate::event::{Datagrams, Event, Events, Operands, SocketError, What};
 use crate::handle::Shared;
-use crate::op::{OpId, Source, Token};
+use crate::io::Io;
+use crate::op::deliver::{Pending, Woken};
+use crate::op::timer::{Ticking, Timers};
+use crate::op::{OpId, Token};
 use crate::pool::Pool;
 use crate::slab::Slab;
+use crate::source::Source;
 use crate::sys::socket::{self, SendScratch};
 use crate::train::Train;
 
@@ -21,6 +28,8 @@ const STASH: usize = 256;
 const FAILURES_IN_ROW: u32 = 64;
 /// Looks by plain calls of which one includes the sources where little is expected.
 const RARE: u32 = 8;
+
+pub(crate) use ops::Flow;
 
 /// Counters of a queue; all count from its start.
 #[derive(Debug, Clone, Default)]
@@ -59,6 +68,16 @@ pub struct Stats {
     pub sends_queued: u64,
     /// Calls into the ring.
     pub enters: u64,
+    /// Stream receives that stopped because no block was free, each continued when blocks came back.
+    pub starved: u64,
+    /// Operations paused because the system was out of descriptors or memory.
+    pub paused: u64,
+    /// File reads served from the page cache at once.
+    pub inline_reads: u64,
+    /// Calls performed by worker threads.
+    pub worker_calls: u64,
+    /// Operations, with their memory, kept for reuse at this moment.
+    pub spare_ops: u64,
 }
 
 /// An operation in flight.
@@ -66,6 +85,10 @@ pub struct Stats {
 pub(crate) enum InFlight {
     Recv(Recv),
     Send(Send),
+    Io(Box<Io>),
+    Timer(Ticking),
+    /// `None` while it is being polled.
+    Future(Option<Pending>),
 }
 
 #[derive(Debug)]
@@ -100,12 +123,35 @@ pub(crate) struct Core {
     pub(crate) streams: Vec<OpId>,
     /// Sends waiting for room, over all sources.
     pub(crate) sends_waiting: usize,
+    /// Blocks for datagrams.
     pub(crate) pool: Rc<Pool>,
+    /// Blocks for streams.
+    pub(crate) stream_pool: Rc<Pool>,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) woken: Arc<Woken>,
     pub(crate) stats: Stats,
     pub(crate) max_events: usize,
     /// Looks by plain calls.
     looks: u32,
+    pub(crate) timers: Timers,
+    /// Events for the next wait.
+    pub(crate) done: VecDeque<Event>,
+    /// Operations to run.
+    pub(crate) starts: VecDeque<OpId>,
+    /// Operations to run at the next wait.
+    pub(crate) next_wait: Vec<OpId>,
+    /// Operations to run when blocks for streams are back.
+    pub(crate) starved: Vec<OpId>,
+    /// epoll: operations that wait for readiness, over all sources.
+    pub(crate) waits: usize,
+    /// epoll: keys of sources for which one wait less is to be kept.
+    pub(crate) unwatched: Vec<u64>,
+    /// The last receive of a stream filled its block: there may be more.
+    pub(crate) full_block: bool,
+    /// Operations that ended, for reuse. Boxed: they are moved to the slab and back, and the kernel
+    /// may hold addresses in them.
+    #[allow(clippy::vec_box)]
+    pub(crate) spares: Vec<Box<Io>>,
     /// Reports found while sending, delivered by the next wait.
     stash: VecDeque<(OpId, SocketError)>,
     scratch: SendScratch,
@@ -123,19 +169,30 @@ pub(crate) enum Drained {
 }
 
 impl Core {
-    pub(crate) fn new(max_ops: u32, max_events: usize, pool: Rc<Pool>, shared: Arc<Shared>) -> Core {
-        Core {
-            ops: Slab::new(max_ops),
+    pub(crate) fn new(config: &Config, pool: Rc<Pool>, stream_pool: Rc<Pool>) -> io::Result<Core> {
+        Ok(Core {
+            ops: Slab::new(config.max_ops),
             streams: Vec::new(),
             sends_waiting: 0,
             pool,
-            shared,
+            stream_pool,
+            shared: Shared::new(config.inlet as usize)?,
+            woken: Arc::new(Woken::new(256)),
             stats: Stats::default(),
-            max_events: max_events.max(1),
+            max_events: config.max_events.max(1),
             looks: 0,
+            timers: Timers::new(),
+            done: VecDeque::new(),
+            starts: VecDeque::new(),
+            next_wait: Vec::new(),
+            starved: Vec::new(),
+            spares: Vec::new(),
+            waits: 0,
+            unwatched: Vec::new(),
+            full_block: false,
             stash: VecDeque::new(),
             scratch: SendScratch::default(),
-        }
+        })
     }
 
     pub(crate) fn recv(&mut self, id: OpId) -> Option<(Token, &mut Recv)> {
@@ -164,8 +221,11 @@ impl Core {
     /// Ends a stream with its last event.
     pub(crate) fn end_stream(&mut self, id: OpId, what: What, out: &mut Events) {
         self.streams.retain(|s| *s != id);
-        if let Some((token, _)) = self.ops.remove(id) {
+        if let Some((token, op)) = self.ops.remove(id) {
             out.push(token, id, true, what);
+            if let InFlight::Recv(recv) = op {
+                self.advance_close(&recv.source);
+            }
         }
     }
 
@@ -174,12 +234,14 @@ impl Core {
         let Some((token, InFlight::Send(send))) = self.ops.remove(id) else { return };
         send.source.0.sends.borrow_mut().retain(|s| *s != id);
         self.sends_waiting -= 1;
+        let operands = |train| Operands::Train(train);
         let what = match result {
-            SendEnd::Sent => What::Sent(send.train),
-            SendEnd::Failed(e) => What::SendFailed(e, send.train),
-            SendEnd::Cancelled => What::Cancelled(Some(send.train)),
+            SendEnd::Sent => What::TrainSent(send.train),
+            SendEnd::Failed(error) => What::Failed { error, done: 0, operands: operands(send.train) },
+            SendEnd::Cancelled => What::Cancelled { done: 0, operands: operands(send.train) },
         };
         out.push(token, id, true, what);
+        self.advance_close(&send.source);
     }
 
     /// Marks every operation as cancelled.
@@ -188,6 +250,8 @@ impl Core {
             match op {
                 InFlight::Recv(recv) => recv.cancelled = true,
                 InFlight::Send(send) => send.cancelled = true,
+                InFlight::Io(io) => io.cancelled = true,
+                InFlight::Timer(_) | InFlight::Future(_) => {}
             }
         }
     }
@@ -274,7 +338,8 @@ impl Core {
         if recv.failures < FAILURES_IN_ROW || recv.in_kernel {
             return true;
         }
-        self.end_stream(id, What::Failed(error), out);
+        let what = What::Failed { error, done: 0, operands: Operands::None };
+        self.end_stream(id, what, out);
         false
     }
 
@@ -322,7 +387,7 @@ impl Core {
     pub(crate) fn send_direct(&mut self, source: &Source, trains: &mut [Box<Train>]) -> io::Result<usize> {
         let mut class = source.0.class.get();
         for train in trains.iter() {
-            if class.note(train.class()) && socket::set_class(&source.0.fd, train.class()).is_ok() {
+            if class.note(train.class()) && socket::set_class(&source.raw(), train.class()).is_ok() {
                 class.set(train.class());
             }
         }

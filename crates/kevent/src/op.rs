@@ -1,14 +1,16 @@
 //! Operations, their identity, and the ways they can be refused.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::rc::Rc;
-
 use crate::caps::Attempt;
 use crate::queue::Queue;
-use crate::train::Train;
+use crate::source::Source;
+
+pub(crate) mod datagram;
+pub(crate) mod deliver;
+pub(crate) mod file;
+pub(crate) mod sendfile;
+pub(crate) mod socket;
+pub(crate) mod timer;
+pub(crate) mod watch;
 
 /// The caller's own data, returned untouched with each event of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -21,103 +23,14 @@ pub struct OpId {
     pub(crate) generation: u32,
 }
 
-/// A socket the queue has adopted. Clones name the same socket; it is closed when the last clone
-/// and the last operation on it are gone.
-#[derive(Debug, Clone)]
-pub struct Source(pub(crate) Rc<SourceInner>);
-
-#[derive(Debug)]
-pub(crate) struct SourceInner {
-    pub(crate) fd: OwnedFd,
-    /// Names the source in the kernel's readiness reports.
-    pub(crate) key: u64,
-    /// What it is connected to.
-    pub(crate) remote: Option<SocketAddr>,
-    /// Datagrams of others may have come before it was connected, and be there still.
-    pub(crate) mixed: Cell<bool>,
-    /// Receives may bring trains; else the shorter call will do.
-    pub(crate) trains: Cell<bool>,
-    /// Plain receives look here now and then only.
-    pub(crate) rare: Cell<bool>,
-    /// Traffic class of the socket itself, and how it comes to be changed.
-    pub(crate) class: Cell<SocketClass>,
-    /// Sends waiting for room, oldest first; only the first is known to the kernel.
-    pub(crate) sends: RefCell<VecDeque<OpId>>,
-}
-
-/// The traffic class a socket gives to what it sends. Saying it once is cheaper than saying it with
-/// each send, if many sends in a row want the same.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct SocketClass {
-    /// As set now; adopted sockets start with 0.
-    now: u8,
-    /// What the latest sends wanted instead, and how many of them in a row.
-    wanted: u8,
-    streak: u8,
-}
-
-impl SocketClass {
-    /// Sends in a row before the socket is changed.
-    const STREAK: u8 = 32;
-
-    /// Notes a send of this class; true if the socket should be given it.
-    pub(crate) fn note(&mut self, class: u8) -> bool {
-        if class == self.now {
-            self.streak = 0;
-            return false;
-        }
-        self.streak = if class == self.wanted { self.streak.saturating_add(1) } else { 1 };
-        self.wanted = class;
-        self.streak == SocketClass::STREAK
-    }
-
-    /// The socket has been given this class.
-    pub(crate) fn set(&mut self, class: u8) {
-        *self = SocketClass { now: class, wanted: class, streak: 0 };
-    }
-
-    pub(crate) fn now(self) -> u8 {
-        self.now
-    }
-}
-
-impl Source {
-    pub(crate) fn raw(&self) -> RawFd {
-        self.0.fd.as_raw_fd()
-    }
-
-    /// The oldest send waiting for room.
-    pub(crate) fn first_send(&self) -> Option<OpId> {
-        self.0.sends.borrow().front().copied()
-    }
-
-    /// Looking again and again before a sleep, look here less often than elsewhere: little is
-    /// expected, and each look costs a system call.
-    pub fn set_rare(&self, rare: bool) {
-        self.0.rare.set(rare);
-    }
-
-    pub(crate) fn is(&self, other: &Source) -> bool {
-        Rc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-/// Receives datagrams until cancelled: events [`What::Dgrams`](crate::What::Dgrams), and
-/// [`What::Error`](crate::What::Error) for errors the network reported about earlier sends.
-#[derive(Debug, Clone)]
-pub struct RecvMsg {
-    /// The socket; one receive operation at a time.
-    pub source: Source,
-}
-
-/// Sends one train when the socket has room: event [`What::Sent`](crate::What::Sent). Trains of
-/// one source leave in the order of submission.
-#[derive(Debug)]
-pub struct SendMsg {
-    /// The socket.
-    pub source: Source,
-    /// What to send; comes back with the event.
-    pub train: Box<Train>,
+/// Once or again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// One result, which ends the operation.
+    #[default]
+    Once,
+    /// Results until the operation is cancelled, fails or finds the end of the stream.
+    Stream,
 }
 
 /// An operation that can be submitted.
@@ -127,10 +40,37 @@ pub trait Op: sealed::Sealed + Sized {
     fn start(self, queue: &mut Queue, token: Token) -> Result<OpId, Rejected<Self>>;
 }
 
+/// An operation made of system calls that the common machinery drives; it can be part of a
+/// [`Chain`](crate::Chain).
+pub trait Step: sealed::Sealed + Sized {
+    /// Moves the operation into its place, unless it makes no sense: then it comes back.
+    #[doc(hidden)]
+    fn prepare(self, io: &mut crate::io::Io) -> Result<(), Rejected<Self>>;
+}
+
+impl<T: Step> Op for T {
+    fn start(self, queue: &mut Queue, token: Token) -> Result<OpId, Rejected<T>> {
+        let mut io = queue.spare_io();
+        match self.prepare(&mut io) {
+            Ok(()) => Ok(queue.launch(token, io)),
+            Err(rejected) => {
+                queue.keep_spare(io);
+                Err(rejected)
+            }
+        }
+    }
+}
+
 pub(crate) mod sealed {
     pub trait Sealed {}
-    impl Sealed for super::RecvMsg {}
-    impl Sealed for super::SendMsg {}
+}
+
+/// Refuses an operation whose source is closed or of the wrong kind.
+pub(crate) fn refuse(source: &Source, right: bool) -> Option<Refusal> {
+    if source.is_closed() {
+        return Some(Refusal::Closed);
+    }
+    (!right).then_some(Refusal::Invalid)
 }
 
 /// A refused operation, given back with everything it owns.
@@ -142,6 +82,14 @@ pub struct Rejected<O> {
     pub why: Refusal,
 }
 
+impl<O> std::fmt::Display for Rejected<O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.why.fmt(f)
+    }
+}
+
+impl<O: std::fmt::Debug> std::error::Error for Rejected<O> {}
+
 /// Why an operation was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -149,9 +97,16 @@ pub enum Refusal {
     /// As many operations as the queue allows are in flight.
     #[error("too many operations in flight")]
     Full,
-    /// The operation makes no sense: an empty train, a second receive on one socket.
+    /// The operation makes no sense: an empty train, a second receive on one socket, a file where a
+    /// socket is wanted, direct access that is not aligned.
     #[error("operation is not valid here")]
     Invalid,
+    /// The source is closed or about to be.
+    #[error("source is closed")]
+    Closed,
+    /// The system refused what the operation needs: no such process, no such signal, no descriptors.
+    #[error("the system refused")]
+    System,
     /// The queue was moved to a child process by fork.
     #[error("queue belongs to the parent process")]
     Forked,
@@ -182,9 +137,6 @@ fn list(attempts: &[Attempt]) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AdoptError {
-    /// Only datagram sockets are supported.
-    #[error("not a datagram socket")]
-    NotDatagram,
     /// The system refused.
     #[error(transparent)]
     Os(#[from] std::io::Error),

@@ -46,20 +46,28 @@ struct Lists {
 #[derive(Debug)]
 pub(crate) struct Pool {
     region: Region,
+    /// Bytes of a block.
+    stride: usize,
     provided: u16,
     lists: RefCell<Lists>,
 }
 
 impl Pool {
-    pub(crate) fn new(provided: u16, direct: u16) -> io::Result<Rc<Pool>> {
+    /// Blocks of `stride` bytes: `provided` for the ring, `direct` for plain calls.
+    pub(crate) fn new(stride: usize, provided: u16, direct: u16) -> io::Result<Rc<Pool>> {
         let total = provided.checked_add(direct).ok_or(io::ErrorKind::InvalidInput)?;
-        let region = Region::new(usize::from(total) * STRIDE)?;
+        let size = usize::from(total).checked_mul(stride).ok_or(io::ErrorKind::InvalidInput)?;
+        let region = Region::new(size.max(1))?;
         let lists = Lists {
             owner: vec![Owner::Pool; usize::from(total)],
             free: (provided..total).rev().collect(),
             returned: (0..provided).collect(),
         };
-        Ok(Rc::new(Pool { region, provided, lists: RefCell::new(lists) }))
+        Ok(Rc::new(Pool { region, stride, provided, lists: RefCell::new(lists) }))
+    }
+
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
     }
 
     pub(crate) fn provided(&self) -> u16 {
@@ -68,7 +76,7 @@ impl Pool {
 
     /// Address of a block, for the kernel.
     pub(crate) fn address(&self, block: u16) -> *mut u8 {
-        self.region.at(usize::from(block) * STRIDE)
+        self.region.at(usize::from(block) * self.stride)
     }
 
     /// A block for a plain call, which owns it until [`Pool::lease`] or [`Pool::put_back`].
@@ -77,6 +85,17 @@ impl Pool {
         let block = lists.free.pop()?;
         lists.owner[usize::from(block)] = Owner::Kernel;
         Some(block)
+    }
+
+    /// A quarter of the blocks is free for plain calls, or has come back from them.
+    pub(crate) fn has_quarter(&self) -> bool {
+        let lists = self.lists.borrow();
+        lists.free.len() * 4 >= lists.owner.len() - usize::from(self.provided)
+    }
+
+    /// Blocks that are leased out.
+    pub(crate) fn leased(&self) -> usize {
+        self.lists.borrow().owner.iter().filter(|owner| **owner == Owner::Lease).count()
     }
 
     pub(crate) fn has_free(&self) -> bool {
@@ -114,7 +133,7 @@ impl Pool {
     pub(crate) fn lease(self: &Rc<Pool>, block: u16, start: usize, len: usize) -> Option<RecvBuf> {
         let mut lists = self.lists.borrow_mut();
         let owner = lists.owner.get_mut(usize::from(block))?;
-        if *owner != Owner::Kernel || start.checked_add(len)? > STRIDE {
+        if *owner != Owner::Kernel || start.checked_add(len)? > self.stride {
             return None;
         }
         *owner = Owner::Lease;
@@ -163,7 +182,7 @@ mod tests {
 
     #[test]
     fn lease__only_of_blocks_the_kernel_owns() {
-        let pool = Pool::new(2, 1).unwrap();
+        let pool = Pool::new(STRIDE, 2, 1).unwrap();
         assert!(pool.lease(0, 0, 1).is_none(), "still in the pool");
         assert!(pool.lease(9, 0, 1).is_none(), "no such block");
         let mut given = Vec::new();
@@ -179,7 +198,7 @@ mod tests {
 
     #[test]
     fn take__reuses_the_last_block() {
-        let pool = Pool::new(0, 2).unwrap();
+        let pool = Pool::new(STRIDE, 0, 2).unwrap();
         let a = pool.take().unwrap();
         pool.put_back(a);
         assert_eq!(pool.take(), Some(a));
@@ -188,7 +207,7 @@ mod tests {
 
     #[test]
     fn lease__outlives_the_queues_share() {
-        let pool = Pool::new(0, 1).unwrap();
+        let pool = Pool::new(STRIDE, 0, 1).unwrap();
         let block = pool.take().unwrap();
         let lease = pool.lease(block, 0, 4).unwrap().narrow(1, 2);
         drop(pool);

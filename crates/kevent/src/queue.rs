@@ -1,41 +1,34 @@
 //! The queue: operations in, events out.
 
-use std::collections::VecDeque;
+mod wait;
+
 use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::backend::Engine;
+use crate::backend::epoll::Epoll;
+use crate::backend::uring::Uring;
 use crate::caps::{Attempt, BackendKind, Caps};
-use crate::config::{Backend, Config, Spin, Wait};
-use crate::core::{Core, InFlight, Recv, Send, SendEnd, Stats};
-use crate::epoll::Epoll;
-use crate::event::Events;
-use crate::handle::{Handle, Shared};
-use crate::op::{
-    AdoptError, Cancel, Op, OpId, RecvMsg, Refusal, Rejected, SendMsg, SetupError, SocketClass, Source,
-    SourceInner, Token, WaitError,
-};
-use crate::pool::Pool;
+use crate::chain::Chain;
+use crate::config::{Backend, Config};
+use crate::core::{Core, InFlight, SendEnd, Stats};
+use crate::handle::Handle;
+use crate::io::{Io, Work};
+use crate::op::socket::CloseMode;
+use crate::op::{AdoptError, Cancel, Op, OpId, Refusal, Rejected, SetupError, Token};
+use crate::pool::{Pool, STRIDE};
+use crate::source::Source;
 use crate::spin::Spinner;
+use crate::sys;
 use crate::sys::region::ForkGuard;
-use crate::sys::{self, socket};
+use crate::sys::socket;
 use crate::train::Train;
 use crate::udp;
-use crate::uring::Uring;
 
-/// A gap between two looks longer than this means the thread was descheduled.
-const DESCHEDULED: Duration = Duration::from_micros(200);
-/// Looks between two readings of the clock.
-const LOOKS_PER_CLOCK: u32 = 8;
-/// Waits without a sleep after which the streams are taken out of the kernel.
-const HOT: u32 = 64;
-/// Trains received by plain calls in one wait when there were some the time before: more would save
-/// little, and what they ask for would wait.
-const BULK: usize = 2;
 /// How long dropping a queue waits for the kernel to let go of its memory.
 const DROP_GRACE: Duration = Duration::from_secs(2);
 
@@ -68,23 +61,18 @@ const DROP_GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Queue {
     // Dropped before `core`: the kernel lets go of memory before the memory goes.
-    backend: Engine,
+    pub(crate) backend: Engine,
     core: Core,
     caps: Caps,
     spinner: Spinner,
     guard: ForkGuard,
-    next_key: u64,
+    /// io_uring as a guest of another loop: told by the ring when something is to be done there.
+    guest: Option<Guest>,
     /// The last wait found something at once: there may be more, so take it in bulk.
     eager: bool,
     /// Times that looking paid off since the last sleep.
     hot: u32,
     _not_send: PhantomData<*mut ()>,
-}
-
-#[derive(Debug)]
-enum Engine {
-    Uring(Box<Uring>),
-    Epoll(Box<Epoll>),
 }
 
 impl Queue {
@@ -115,8 +103,9 @@ impl Queue {
     }
 
     fn with_uring(config: &Config) -> Result<Queue, String> {
-        let blocks = config.blocks.max(2).checked_next_power_of_two().ok_or("too many blocks")?;
-        let core = Queue::core(config, blocks).map_err(|e| e.to_string())?;
+        let round = |blocks: u16| blocks.max(2).checked_next_power_of_two().ok_or("too many blocks");
+        let (blocks, stream_blocks) = (round(config.blocks)?, round(config.stream_blocks)?);
+        let core = Queue::make_core(config, blocks, stream_blocks).map_err(|e| e.to_string())?;
         let (uring, setup) = Uring::new(config, &core)?;
         let caps = Caps {
             backend: BackendKind::Uring,
@@ -125,13 +114,14 @@ impl Queue {
             multishot_recvmsg: true,
             flags: setup.flags,
             registered_ring: setup.registered_ring,
+            zero_copy: true,
         };
         Queue::assemble(Engine::Uring(Box::new(uring)), core, caps).map_err(|e| e.to_string())
     }
 
     fn with_epoll(config: &Config, mut attempts: Vec<Attempt>) -> Result<Queue, SetupError> {
-        let made = Queue::core(config, 0).and_then(|core| {
-            let epoll = Epoll::new(&core)?;
+        let made = Queue::make_core(config, 0, 0).and_then(|core| {
+            let epoll = Epoll::new(&core, config.workers)?;
             Ok((core, epoll))
         });
         let caps = |attempts| Caps {
@@ -141,6 +131,7 @@ impl Queue {
             multishot_recvmsg: false,
             flags: Vec::new(),
             registered_ring: false,
+            zero_copy: false,
         };
         let queue = made.and_then(|(core, epoll)| {
             Queue::assemble(Engine::Epoll(Box::new(epoll)), core, caps(attempts.clone()))
@@ -151,9 +142,13 @@ impl Queue {
         })
     }
 
-    fn core(config: &Config, provided: u16) -> io::Result<Core> {
-        let pool = Pool::new(provided, config.direct_blocks.max(2))?;
-        Ok(Core::new(config.max_ops, config.max_events, pool, Shared::new()?))
+    fn make_core(config: &Config, blocks: u16, stream_blocks: u16) -> io::Result<Core> {
+        let pool = Pool::new(STRIDE, blocks, config.direct_blocks.max(2))?;
+        let stride = (config.stream_block.max(1) as usize).next_multiple_of(4096);
+        // Streams are received by one way or the other, never both.
+        let direct = if stream_blocks == 0 { config.stream_blocks.max(2) } else { 0 };
+        let stream_pool = Pool::new(stride, stream_blocks, direct)?;
+        Core::new(config, pool, stream_pool)
     }
 
     fn assemble(backend: Engine, core: Core, caps: Caps) -> io::Result<Queue> {
@@ -163,7 +158,7 @@ impl Queue {
             caps,
             spinner: Spinner::new(),
             guard: ForkGuard::new()?,
-            next_key: 0,
+            guest: None,
             eager: false,
             hot: 0,
             _not_send: PhantomData,
@@ -185,17 +180,23 @@ impl Queue {
         Handle(Arc::clone(&self.core.shared))
     }
 
-    /// Takes over a datagram socket.
+    /// Takes over a descriptor and finds out what it is. Its `O_NONBLOCK` is cleared.
     ///
     /// # Errors
-    /// It is not a datagram socket; the descriptor is then closed.
+    /// The system does not say; the descriptor is then closed.
     pub fn adopt(&mut self, fd: impl Into<OwnedFd>) -> Result<Source, AdoptError> {
-        let fd = fd.into();
-        if socket::get(&fd, libc::SOL_SOCKET, libc::SO_TYPE).is_ok_and(|kind| kind != libc::SOCK_DGRAM) {
-            return Err(AdoptError::NotDatagram);
+        Ok(Source::adopt(fd.into())?)
+    }
+
+    /// Makes a source known to the ring, which saves some work in each operation on it: worth it for
+    /// sources that are used often and kept. False if there is no place (see
+    /// [`Config::registered`]) or no ring. The place is free again when the source is closed by
+    /// [`Close`](crate::Close); until then the descriptor stays open.
+    pub fn register(&mut self, source: &Source) -> bool {
+        match &mut self.backend {
+            Engine::Uring(uring) => source.raw() >= 0 && uring.register(source),
+            Engine::Epoll(_) => false,
         }
-        sys::set_blocking(&fd)?;
-        Ok(self.source(fd, None, true))
     }
 
     /// Opens a UDP socket beside `source`: at the same local address, but for one host only.
@@ -211,9 +212,8 @@ impl Queue {
         remote: SocketAddr,
         options: &udp::Options,
     ) -> io::Result<Source> {
-        let fd = udp::connect_beside(&source.0.fd, remote, options)?;
-        sys::set_blocking(&fd)?;
-        Ok(self.source(fd, Some(remote), options.gro))
+        let fd = udp::connect_beside(source.raw(), remote, options)?;
+        Source::adopt_connected(fd, remote, options.gro)
     }
 
     /// Lets trains arrive whole at a socket that was opened without (`gro`). There is no way back:
@@ -224,16 +224,7 @@ impl Queue {
     pub fn receive_trains(&mut self, source: &Source) -> io::Result<()> {
         // First this: a train must not meet the shorter call.
         source.0.trains.set(true);
-        socket::set(&source.0.fd, libc::SOL_UDP, libc::UDP_GRO, 1)
-    }
-
-    fn source(&mut self, fd: OwnedFd, remote: Option<SocketAddr>, trains: bool) -> Source {
-        self.next_key += 1;
-        // Sockets without traffic classes are adopted too; it does not matter to them.
-        let _ = socket::set_class(&fd, 0);
-        let (class, sends) = (SocketClass::default().into(), VecDeque::new().into());
-        let (mixed, trains, rare) = (true.into(), trains.into(), false.into());
-        Source(Rc::new(SourceInner { fd, key: self.next_key, remote, mixed, trains, rare, class, sends }))
+        socket::set(&source.raw(), libc::SOL_UDP, libc::UDP_GRO, 1)
     }
 
     /// Starts an operation.
@@ -264,194 +255,225 @@ impl Queue {
         self.core.send_direct(source, trains)
     }
 
+    /// Starts linked operations; see [`Chain`]. Either all are accepted or none.
+    ///
+    /// # Errors
+    /// There is no room for all, or one of them has no end of its own.
+    pub fn submit_chain(&mut self, mut chain: Chain) -> Result<Vec<OpId>, Rejected<Chain>> {
+        let why = if self.guard.is_child() {
+            Some(Refusal::Forked)
+        } else if !chain.is_valid() {
+            Some(Refusal::Invalid)
+        } else if self.core.ops.room() < chain.steps.len() {
+            Some(Refusal::Full)
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            return Err(Rejected { op: chain, why });
+        }
+        let mut ids: Vec<OpId> = Vec::with_capacity(chain.steps.len());
+        for (token, mut io) in chain.steps.drain(..) {
+            io.link.held = !ids.is_empty();
+            let id = self.core.insert(token, io);
+            if let Some(before) = ids.last().and_then(|before| self.core.io(*before)) {
+                before.link.next = Some(id);
+            }
+            ids.push(id);
+        }
+        if let Some(first) = ids.first() {
+            self.core.start(*first);
+        }
+        self.pump();
+        Ok(ids)
+    }
+
     /// Asks for the end of an operation; its last event follows in any case.
     pub fn cancel(&mut self, id: OpId) -> Cancel {
         let cancelled = match self.core.ops.entry(id) {
             None => return Cancel::AlreadyDone,
             Some((_, InFlight::Recv(recv))) => &mut recv.cancelled,
             Some((_, InFlight::Send(send))) => &mut send.cancelled,
+            // Closing cannot be called off.
+            Some((_, InFlight::Io(io))) if matches!(io.work, Work::Close(_)) => return Cancel::Requested,
+            Some((_, InFlight::Io(io))) => &mut io.cancelled,
+            Some((_, InFlight::Timer(_))) => {
+                self.core.cancel_timer(id);
+                return Cancel::Requested;
+            }
+            Some((_, InFlight::Future(_))) => {
+                self.core.cancel_future(id);
+                return Cancel::Requested;
+            }
         };
         if std::mem::replace(cancelled, true) {
             return Cancel::Requested;
         }
-        match &mut self.backend {
-            Engine::Uring(uring) => uring.cancel(&mut self.core, id),
-            Engine::Epoll(epoll) => epoll.cancel(id),
-        }
+        self.backend.cancel(&mut self.core, id);
+        self.pump();
         Cancel::Requested
     }
 
-    /// Cancels every operation on a source. The socket is closed when their last events are out
-    /// and the caller's clones of the source are gone.
-    pub fn close(&mut self, source: Source) {
-        let ids: Vec<OpId> =
-            self.core.ops.iter().filter(|(_, op)| op.source().is(&source)).map(|(id, _)| id).collect();
+    /// Cancels every operation on a source.
+    pub fn cancel_source(&mut self, source: &Source) {
+        let mut ids: Vec<OpId> = source.0.ops.borrow().clone();
+        ids.extend(source.0.sends.borrow().iter().copied());
+        ids.extend(self.core.stream_of(source));
         for id in ids {
             self.cancel(id);
         }
     }
 
+    /// Cancels every operation on a source. The descriptor is closed when their last events are out
+    /// and the caller's clones of the source are gone; [`Close`](crate::Close) closes it whoever
+    /// holds it, and says when.
+    pub fn close(&mut self, source: Source) {
+        self.cancel_source(&source);
+    }
+
     /// Number of operations whose last event is still to come.
     pub fn in_flight(&self) -> usize {
-        self.core.ops.len()
+        self.core.ops.len() - usize::from(self.core.timers.clock_op.is_some())
     }
 
-    /// Waits for events and appends them to `out`; returns how many, 0 when the deadline passed.
+    /// Blocks for streams that are leased out at this moment.
+    pub fn leased_blocks(&self) -> usize {
+        self.core.stream_pool.leased()
+    }
+
+    /// Threads this queue has started to work on files; those of the kernel are not among them.
+    pub fn worker_threads(&self) -> usize {
+        match &self.backend {
+            Engine::Uring(_) => 0,
+            Engine::Epoll(epoll) => epoll.worker_threads(),
+        }
+    }
+
+    /// Hands submitted operations to the kernel without waiting. [`Queue::wait`] does it, too.
     ///
     /// # Errors
-    /// The system refused to wait, or this is a forked child.
-    pub fn wait(&mut self, out: &mut Events, wait: Wait) -> Result<usize, WaitError> {
-        if self.guard.is_child() {
-            return Err(WaitError::Forked);
-        }
-        let before = out.len();
-        let disarmed = self.hot >= HOT;
-        self.look(out, disarmed || wait.spin != Spin::Sleep)?;
-        if out.len() > before {
-            self.eager = true;
-            self.core.stats.immediate += 1;
-            return Ok(out.len() - before);
-        }
-        self.eager = false;
-        let start = Instant::now();
-        if disarmed && wait.until.is_some_and(|until| until <= start) {
-            // The look was all there is; arming the streams would end being hot.
-            return Ok(0);
-        }
-        let budget = self.spinner.budget(wait.spin);
-        if !budget.is_zero() && self.look_for(budget, start, wait, out)? {
-            return Ok(out.len() - before);
-        }
-        self.sleep(wait, budget.is_zero(), start, out)?;
-        Ok(out.len() - before)
-    }
-
-    /// Looks again and again for `budget`. True if the wait is over.
-    fn look_for(
-        &mut self,
-        budget: Duration,
-        start: Instant,
-        wait: Wait,
-        out: &mut Events,
-    ) -> Result<bool, WaitError> {
-        let mut last = start;
-        loop {
-            if wait.until.is_some_and(|until| last >= until) {
-                return Ok(true);
-            }
-            if last.saturating_duration_since(start) >= budget {
-                self.core.stats.spins_vain += 1;
-                self.spinner.in_vain();
-                return Ok(false);
-            }
-            // Reading the clock takes a good part of the time of a look.
-            for _ in 0..LOOKS_PER_CLOCK {
-                std::hint::spin_loop();
-                if self.glance(out)? {
-                    self.core.stats.spins_paid += 1;
-                    self.spinner.paid_off(wait.spin);
-                    return self.on_hot().map(|()| true);
-                }
-            }
-            let now = Instant::now();
-            if now.saturating_duration_since(last) > DESCHEDULED && wait.spin != Spin::Spin {
-                self.core.stats.preempted += 1;
-                self.spinner.preempted();
-                return Ok(false);
-            }
-            last = now;
-        }
-    }
-
-    /// The shortest look that misses nothing: true if there are events.
-    fn glance(&mut self, out: &mut Events) -> Result<bool, WaitError> {
-        let more = match &mut self.backend {
-            Engine::Uring(uring) => uring.wants_look(&self.core),
-            Engine::Epoll(epoll) => epoll.wants_look(),
-        };
-        if more || self.core.shared.is_pending() {
-            let before = out.len();
-            self.look(out, true)?;
-            return Ok(out.len() > before);
-        }
-        Ok(self.core.receive_each(out))
-    }
-
-    /// Looking paid off once more without a sleep in between.
-    fn on_hot(&mut self) -> Result<(), WaitError> {
-        self.hot += 1;
-        if self.hot == HOT {
-            match &mut self.backend {
-                Engine::Uring(uring) => uring.disarm(&mut self.core),
-                Engine::Epoll(epoll) => epoll.disarm(&mut self.core)?,
-            }
-        }
-        Ok(())
-    }
-
-    fn sleep(&mut self, wait: Wait, fresh: bool, start: Instant, out: &mut Events) -> Result<(), WaitError> {
-        let before = out.len();
-        self.hot = 0;
-        let mut now = start;
-        loop {
-            let timeout = wait.until.map(|until| until.saturating_duration_since(now));
-            let asleep = timeout != Some(Duration::ZERO) && self.core.shared.prepare_sleep();
-            let timeout = if asleep { timeout } else { Some(Duration::ZERO) };
-            self.core.stats.sleeps += u64::from(asleep);
-            let result = match &mut self.backend {
-                Engine::Uring(uring) => uring.sleep(&mut self.core, timeout, out),
-                Engine::Epoll(epoll) => epoll.sleep(&mut self.core, timeout, out),
-            };
-            if asleep {
-                self.core.shared.end_sleep();
-            }
-            result?;
-            if self.core.shared.take_pending() {
-                out.woken();
-            }
-            now = Instant::now();
-            if out.len() > before {
-                if fresh {
-                    self.spinner.slept(wait.spin, now.saturating_duration_since(start));
-                }
-                return Ok(());
-            }
-            if wait.until.is_some_and(|until| now >= until) {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Takes what is there. With `direct`, receives by plain calls too.
-    fn look(&mut self, out: &mut Events, direct: bool) -> Result<(), WaitError> {
-        if self.core.shared.take_pending() {
-            out.woken();
-        }
-        self.core.unstash(out);
+    /// The system refused; the operations are handed over by the next wait.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.pump();
         match &mut self.backend {
-            Engine::Uring(uring) => uring.look(&mut self.core, out)?,
-            Engine::Epoll(epoll) => epoll.look(&mut self.core, out)?,
+            Engine::Uring(uring) => uring.flush(&mut self.core),
+            Engine::Epoll(_) => Ok(()),
         }
-        let limit = if self.eager { BULK } else { 1 };
-        let rare = self.core.is_turn_of_rare();
-        let mut at = 0;
-        while let Some(&id) = self.core.streams.get(at) {
-            let room = self.core.max_events.saturating_sub(out.len()).min(limit);
-            let wanted = self.core.recv(id).is_some_and(|(_, recv)| recv.ready)
-                || direct && (rare || !self.core.is_rare(id));
-            if room > 0 && wanted && self.core.pool.has_free() {
-                let drained = self.core.receive_direct(id, room, out);
-                if let Some((_, recv)) = self.core.recv(id) {
-                    recv.ready = recv.ready && drained == crate::core::Drained::More;
-                }
-            }
-            // A stream that ended has left the list.
-            at += usize::from(self.core.streams.get(at) == Some(&id));
-        }
-        Ok(())
     }
 
-    /// Gives every operation its last event and lets go of all memory shared with the kernel.
+    /// A descriptor for another event loop to watch: it is readable when a wait might find
+    /// something. The other loop also has to call [`Queue::wait`] (with [`Wait::now`], until it
+    /// finds nothing) before it first sleeps, when the descriptor is readable, after submitting, and
+    /// at [`Queue::next_deadline`].
+    ///
+    /// [`Wait::now`]: crate::Wait::now
+    ///
+    /// # Errors
+    /// The system has no descriptors left.
+    pub fn guest_fd(&mut self) -> io::Result<BorrowedFd<'_>> {
+        if self.guest.is_none() {
+            self.guest = Some(match &mut self.backend {
+                Engine::Uring(uring) => Guest::Told(uring.tell_by_eventfd()?),
+                Engine::Epoll(_) => Guest::Watched,
+            });
+        }
+        match (&self.guest, &self.backend) {
+            (Some(Guest::Told(fd)), _) => Ok(fd.as_fd()),
+            (_, Engine::Epoll(epoll)) => Ok(epoll.as_fd()),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// When the next timer goes off.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.core.timers.next()
+    }
+
+    pub(crate) fn core(&mut self) -> &mut Core {
+        &mut self.core
+    }
+
+    pub(crate) fn start_stream(&mut self, id: OpId) {
+        self.backend.start_stream(&mut self.core, id);
+    }
+
+    pub(crate) fn start_send(&mut self, id: OpId) {
+        self.backend.start_send(&mut self.core, id);
+    }
+
+    /// Memory for an operation.
+    pub(crate) fn spare_io(&mut self) -> Box<Io> {
+        self.core.spares.pop().unwrap_or_else(Io::new)
+    }
+
+    pub(crate) fn keep_spare(&mut self, io: Box<Io>) {
+        self.core.keep_spare(io);
+    }
+
+    /// Starts a prepared operation.
+    pub(crate) fn launch(&mut self, token: Token, io: Box<Io>) -> OpId {
+        let closes = matches!(io.work, Work::Close(_)).then(|| io.source.clone()).flatten();
+        let id = self.core.insert(token, io);
+        if let Some(source) = closes {
+            source.0.closing.set(Some(id));
+        }
+        self.core.start(id);
+        self.pump();
+        id
+    }
+
+    /// Runs the operations that can go on, until none can.
+    fn pump(&mut self) {
+        // What runs long is put at the end: each gets one turn.
+        for _ in 0..self.core.starts.len() {
+            let Some(id) = self.core.starts.pop_front() else { return };
+            match self.core.io(id).map(|io| &io.work) {
+                Some(Work::Close(closing)) => {
+                    let mode = closing.0;
+                    self.drive_close(id, mode);
+                }
+                Some(_) => self.backend.run(&mut self.core, id),
+                None => {}
+            }
+        }
+    }
+
+    /// Closes a source as soon as nothing is in flight on it.
+    fn drive_close(&mut self, id: OpId, mode: CloseMode) {
+        let Some(source) = self.core.io(id).and_then(|io| io.source.clone()) else { return };
+        if mode == CloseMode::Graceful && !source.0.out.borrow().is_empty() {
+            return;
+        }
+        let mut others: Vec<OpId> = source.0.ops.borrow().iter().copied().filter(|op| *op != id).collect();
+        others.extend(source.0.sends.borrow().iter().copied());
+        others.extend(self.core.stream_of(&source));
+        for other in &others {
+            let uncancelled = match self.core.ops.entry(*other) {
+                Some((_, InFlight::Recv(recv))) => !recv.cancelled,
+                Some((_, InFlight::Send(send))) => !send.cancelled,
+                Some((_, InFlight::Io(io))) => !io.cancelled,
+                _ => false,
+            };
+            if uncancelled {
+                self.cancel(*other);
+            }
+            if mode == CloseMode::Abort {
+                self.core.reset_lingering(*other);
+            }
+        }
+        if source.0.ops.borrow().len() > 1
+            || !source.0.sends.borrow().is_empty()
+            || self.core.stream_of(&source).is_some()
+        {
+            return;
+        }
+        self.backend.forget(&source);
+        source.close_fd();
+        self.core.finish(id, crate::event::What::Closed);
+    }
+
+    /// Ends every operation and lets go of all memory shared with the kernel. Connections with
+    /// zero-copy sends that the peer does not take in the meantime are reset.
     ///
     /// # Errors
     /// The kernel still holds memory after `grace`; that memory is leaked, never freed.
@@ -465,9 +487,26 @@ impl Queue {
         }
         match &mut self.backend {
             Engine::Uring(uring) => uring.teardown(&mut self.core, grace),
-            Engine::Epoll(_) => Ok(()),
+            Engine::Epoll(epoll) => {
+                if epoll.settle_workers(&mut self.core, Instant::now() + grace) {
+                    return Ok(());
+                }
+                let operations = self.core.ops.len();
+                std::mem::forget(std::mem::replace(&mut self.core.ops, crate::slab::Slab::new(0)));
+                Err(Leaked { operations })
+            }
         }
     }
+}
+
+/// How another loop learns of this queue.
+#[derive(Debug)]
+enum Guest {
+    /// It watches epoll's own descriptor.
+    Watched,
+    /// It watches an eventfd that the ring writes to: the ring's own descriptor says nothing of work
+    /// that is left to the thread.
+    Told(OwnedFd),
 }
 
 /// The kernel did not let go of some memory in time; it stays allocated for ever.
@@ -480,6 +519,7 @@ pub struct Leaked {
 
 impl Drop for Queue {
     fn drop(&mut self) {
+        self.core.shared.close();
         if let Err(leaked) = self.teardown(DROP_GRACE) {
             tracing::error!(%leaked, "queue dropped");
         }
@@ -487,59 +527,13 @@ impl Drop for Queue {
 }
 
 impl InFlight {
-    pub(crate) fn source(&self) -> &Source {
+    pub(crate) fn source(&self) -> Option<&Source> {
         match self {
-            InFlight::Recv(recv) => &recv.source,
-            InFlight::Send(send) => &send.source,
+            InFlight::Recv(recv) => Some(&recv.source),
+            InFlight::Send(send) => Some(&send.source),
+            InFlight::Io(io) => io.source.as_ref(),
+            InFlight::Timer(_) | InFlight::Future(_) => None,
         }
-    }
-}
-
-impl Op for RecvMsg {
-    fn start(self, queue: &mut Queue, token: Token) -> Result<OpId, Rejected<RecvMsg>> {
-        let core = &mut queue.core;
-        if core.stream_of(&self.source).is_some() {
-            return Err(Rejected { op: self, why: Refusal::Invalid });
-        }
-        let recv = Recv {
-            source: self.source,
-            template: Box::new(socket::empty_message()),
-            in_kernel: false,
-            cancelled: false,
-            ending: false,
-            ready: true,
-            failures: 0,
-        };
-        let id = core.ops.insert(token, InFlight::Recv(recv));
-        core.streams.push(id);
-        match &mut queue.backend {
-            Engine::Uring(uring) => uring.start_stream(core, id),
-            Engine::Epoll(epoll) => epoll.start_stream(id),
-        }
-        Ok(id)
-    }
-}
-
-impl Op for SendMsg {
-    fn start(self, queue: &mut Queue, token: Token) -> Result<OpId, Rejected<SendMsg>> {
-        if self.train.packets() == 0 {
-            return Err(Rejected { op: self, why: Refusal::Invalid });
-        }
-        let core = &mut queue.core;
-        let SendMsg { source, train } = self;
-        let send = Send { source: source.clone(), train, in_kernel: false, cancelled: false, failures: 0 };
-        let id = core.ops.insert(token, InFlight::Send(send));
-        core.stats.sends_queued += 1;
-        core.sends_waiting += 1;
-        let first = source.first_send().is_none();
-        source.0.sends.borrow_mut().push_back(id);
-        if first {
-            match &mut queue.backend {
-                Engine::Uring(uring) => uring.start_send(core, id),
-                Engine::Epoll(epoll) => epoll.start_send(id),
-            }
-        }
-        Ok(id)
     }
 }
 

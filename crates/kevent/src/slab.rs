@@ -29,6 +29,11 @@ impl<T> Slab<T> {
         self.free.is_empty() && self.slots.len() as u64 >= u64::from(self.limit)
     }
 
+    /// Number of free places.
+    pub(crate) fn room(&self) -> usize {
+        (self.limit as usize).saturating_sub(self.slots.len()) + self.free.len()
+    }
+
     /// Puts `value` in a free place; the caller has checked that there is one.
     pub(crate) fn insert(&mut self, token: Token, value: T) -> OpId {
         assert!(!self.is_full(), "insert into a full slab");

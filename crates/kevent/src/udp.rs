@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use crate::sys::socket;
 
@@ -57,11 +57,11 @@ pub fn bind(addr: SocketAddr, options: &Options) -> io::Result<Bound> {
 }
 
 /// A socket at the address of another, connected to `remote`.
-pub(crate) fn connect_beside(other: &OwnedFd, remote: SocketAddr, options: &Options) -> io::Result<OwnedFd> {
-    let local = socket::local_addr(other)?;
+pub(crate) fn connect_beside(other: RawFd, remote: SocketAddr, options: &Options) -> io::Result<OwnedFd> {
+    let local = socket::local_addr(&other)?;
     let bound = set_up(socket::udp_socket(&local)?, &local, options)?;
-    let share = |fd: &OwnedFd, on: i32| socket::set(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, on);
-    share(&bound.fd, 1)?;
+    let share = |fd: RawFd, on: i32| socket::set(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, on);
+    share(bound.fd.as_raw_fd(), 1)?;
     // Only while this one joins: nobody else shall share the port.
     share(other, 1)?;
     let result = socket::bind(&bound.fd, &local);
@@ -171,7 +171,8 @@ mod tests {
         let shared = bind("127.0.0.1:0".parse().unwrap(), &Options::default()).unwrap();
         let host = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let own = connect_beside(&shared.fd, host.local_addr().unwrap(), &Options::default()).unwrap();
+        let own =
+            connect_beside(shared.fd.as_raw_fd(), host.local_addr().unwrap(), &Options::default()).unwrap();
         assert_eq!(socket::get(&shared.fd, libc::SOL_SOCKET, libc::SO_REUSEADDR).unwrap(), 0);
         for (from, to) in [(&host, &own), (&other, &shared.fd)] {
             from.send_to(b"x", shared.local).unwrap();

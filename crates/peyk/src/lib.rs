@@ -61,24 +61,53 @@
 pub mod blocking;
 pub mod homa;
 
-/// One completion queue for datagram sockets, wake-ups and deadlines, on io_uring or epoll.
+/// One completion queue for sockets, files, timers, signals and messages, on io_uring or epoll.
 ///
-/// Young: it does what the stack needs of it, and its interface may change with any release.
+/// A thread submits operations and takes their results from one wait, whatever they are about. What
+/// a shard of a [`Stack`](crate::Stack) brings completes there as well: any future does, and so does
+/// what a [`Service`](crate::Service) posts.
 ///
 /// ```
-/// use peyk::kevent::{Config, Events, Queue, Wait, What};
+/// use peyk::kevent::{Config, Deliver, Events, IoBuf, OpenAt, OpenOptions, Queue, ReadAt, Token, Wait, What};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let mut queue = Queue::new(Config::default())?;
-/// let handle = queue.handle();
-/// std::thread::spawn(move || handle.wake());
+/// # let config = peyk::Config::default().with_udp_port(0);
+/// let stack = peyk::Stack::start(config)?;
+/// let server = peyk::homa::Socket::bind(&stack, "127.0.0.1:4000")?;
+/// let client = peyk::homa::Socket::open(&stack)?;
+/// let to = server.local_addr().unwrap();
 ///
+/// let mut queue = Queue::new(Config::default())?;
+/// queue.submit(Token(1), Deliver(async move { server.recv().await })).map_err(|r| r.why)?;
+/// queue.submit(Token(2), OpenAt { path: "/etc/hostname".into(), options: OpenOptions::default() })?;
+/// let call = client.call(to, "ping");
+///
+/// let (mut request, mut content) = (None, None);
 /// let mut events = Events::with_capacity(8);
-/// queue.wait(&mut events, Wait::forever())?;
-/// assert!(matches!(events.drain().next().unwrap().what, What::Woken));
+/// while request.is_none() || content.is_none() {
+///     queue.wait(&mut events, Wait::forever())?;
+///     for event in events.drain() {
+///         match event.what {
+///             What::Output(output) => {
+///                 request = output.downcast::<Result<peyk::homa::Request, peyk::Error>>().ok();
+///             }
+///             What::Opened(source) => {
+///                 let read = ReadAt { source, buf: IoBuf::from(vec![0; 256]), offset: 0 };
+///                 queue.submit(Token(3), read)?;
+///             }
+///             What::Read { bytes, buf } => content = Some(buf[..bytes].to_vec()),
+///             other => panic!("{other:?}"),
+///         }
+///     }
+/// }
+/// assert_eq!((*request.unwrap())?.message(), b"ping");
+/// # drop(call);
 /// # Ok(())
 /// # }
 /// ```
+///
+/// For async code there is an executor, [`kevent::local`](crate::kevent::local); examples are
+/// `file_server`, `tcp_echo` and `copy`.
 pub mod kevent {
     pub use peyk_kevent::*;
 }

@@ -166,14 +166,14 @@ impl Shard {
         self.is_looking = looks;
         if looks {
             let until = deadline.unwrap_or(Instant::MAX).min(now + EXPECTED);
-            return Wait { until: Some(clock.to_std(until)), spin: Spin::Spin };
+            return Wait::until(clock.to_std(until)).spin(Spin::Spin);
         }
-        Wait { until: deadline.map(|at| clock.to_std(at)), spin: self.spin }
+        Wait { until: deadline.map(|at| clock.to_std(at)), spin: self.spin, ..Wait::default() }
     }
 
     /// Takes what is there, without waiting.
     fn at_once(&self) -> Wait {
-        Wait { until: Some(self.owners.clock.origin()), spin: Spin::Sleep }
+        Wait::until(self.owners.clock.origin())
     }
 
     fn receive(&mut self, wait: Wait) {
@@ -343,7 +343,7 @@ impl Shard {
             if !more && self.core.driver.can_send() {
                 break;
             }
-            let wait = Wait { until: Some(self.owners.clock.to_std(until)), spin: Spin::Sleep };
+            let wait = Wait::until(self.owners.clock.to_std(until));
             if self.core.driver.poll(wait, &mut |_| {}).is_err() {
                 break;
             }

@@ -40,6 +40,20 @@ impl Region {
     pub(crate) fn len(&self) -> usize {
         self.len
     }
+
+    /// All of it, for owners that share it with nobody.
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        // SAFETY: mapped and zeroed by `new` for the region's life. Regions shared with the kernel or
+        // leased in parts never call this; a buffer's region is in the kernel's hands only while the
+        // operation owns the buffer, and then nobody can call it.
+        unsafe { std::slice::from_raw_parts(self.base(), self.len) }
+    }
+
+    /// As [`Region::as_slice`], to write to.
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        // SAFETY: as above; the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.base(), self.len) }
+    }
 }
 
 impl Drop for Region {

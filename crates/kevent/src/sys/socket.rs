@@ -24,6 +24,12 @@ pub(crate) fn udp_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
     check(unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) }).map(own)
 }
 
+pub(crate) fn stream_socket(addr: &SocketAddr) -> io::Result<OwnedFd> {
+    let family = if addr.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: no pointers are passed.
+    check(unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) }).map(own)
+}
+
 /// Two connected datagram sockets without addresses.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [0; 2];
@@ -34,21 +40,30 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((own(fds[0]), own(fds[1])))
 }
 
-pub(crate) fn bind(fd: &OwnedFd, addr: &SocketAddr) -> io::Result<()> {
+pub(crate) fn bind(fd: &impl AsRawFd, addr: &SocketAddr) -> io::Result<()> {
     let mut bytes = [0; ADDR_LEN];
     let len = encode(addr, &mut bytes);
     // SAFETY: `bytes` holds `len` readable bytes; the kernel copies them.
     check(unsafe { libc::bind(fd.as_raw_fd(), bytes.as_ptr().cast(), len as u32) }).map(drop)
 }
 
-pub(crate) fn connect(fd: &OwnedFd, addr: &SocketAddr) -> io::Result<()> {
+pub(crate) fn connect(fd: &impl AsRawFd, addr: &SocketAddr) -> io::Result<()> {
     let mut bytes = [0; ADDR_LEN];
     let len = encode(addr, &mut bytes);
     // SAFETY: `bytes` holds `len` readable bytes; the kernel copies them.
     check(unsafe { libc::connect(fd.as_raw_fd(), bytes.as_ptr().cast(), len as u32) }).map(drop)
 }
 
-pub(crate) fn local_addr(fd: &OwnedFd) -> io::Result<SocketAddr> {
+/// Ends a connection at once, dropping what was not sent: the kernel lets go of all memory it was
+/// to send from.
+pub(crate) fn disconnect(fd: &impl AsRawFd) -> io::Result<()> {
+    // The unspecified family is zero.
+    let bytes = [0u8; ADDR_LEN];
+    // SAFETY: `bytes` is readable; the kernel copies it.
+    check(unsafe { libc::connect(fd.as_raw_fd(), bytes.as_ptr().cast(), 16) }).map(drop)
+}
+
+pub(crate) fn local_addr(fd: &impl AsRawFd) -> io::Result<SocketAddr> {
     let mut bytes = [0u8; ADDR_LEN];
     let mut len = ADDR_LEN as u32;
     // SAFETY: `bytes` has room for `len` bytes.
@@ -56,15 +71,23 @@ pub(crate) fn local_addr(fd: &OwnedFd) -> io::Result<SocketAddr> {
     decode(&bytes).ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
+pub(crate) fn peer_addr(fd: &impl AsRawFd) -> io::Result<SocketAddr> {
+    let mut bytes = [0u8; ADDR_LEN];
+    let mut len = ADDR_LEN as u32;
+    // SAFETY: `bytes` has room for `len` bytes.
+    check(unsafe { libc::getpeername(fd.as_raw_fd(), bytes.as_mut_ptr().cast(), &raw mut len) })?;
+    decode(&bytes).ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
 /// Sets an option whose value is an int.
-pub(crate) fn set(fd: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+pub(crate) fn set(fd: &impl AsRawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     let len = size_of::<i32>() as u32;
     // SAFETY: `value` is four readable bytes.
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len) }).map(drop)
 }
 
 /// Reads an option whose value is an int.
-pub(crate) fn get(fd: &OwnedFd, level: i32, name: i32) -> io::Result<i32> {
+pub(crate) fn get(fd: &impl AsRawFd, level: i32, name: i32) -> io::Result<i32> {
     let mut value = 0i32;
     let mut len = size_of::<i32>() as u32;
     // SAFETY: `value` has room for `len` bytes.
@@ -163,7 +186,7 @@ pub(crate) fn receive_error(fd: RawFd) -> io::Result<Option<Option<SocketError>>
 }
 
 /// Gives a socket a traffic class for everything it sends.
-pub(crate) fn set_class(fd: &OwnedFd, class: u8) -> io::Result<()> {
+pub(crate) fn set_class(fd: &impl AsRawFd, class: u8) -> io::Result<()> {
     set(fd, libc::IPPROTO_IP, libc::IP_TOS, class.into())?;
     if get(fd, libc::SOL_SOCKET, libc::SO_DOMAIN)? == libc::AF_INET6 {
         set(fd, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, class.into())?;

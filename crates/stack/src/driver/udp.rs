@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use peyk_homa::{Path, Transmit, Unreachable};
 use peyk_kevent::{
-    Config as QueueConfig, Event, Events, Handle, Queue, RecvMsg, SendMsg, SocketError, Source, Spin, Token,
-    Train, Wait, What, Why, udp,
+    Config as QueueConfig, Event, Events, Handle, Operands, Queue, RecvMsg, SendMsg, SocketError, Source,
+    Token, Train, Wait, What, Why, udp,
 };
 
 use peyk_sockbuf::Payload;
@@ -411,12 +411,12 @@ impl UdpDriver {
                 return count;
             }
             What::Error(error) => self.on_error(error),
-            What::Sent(train) => {
+            What::TrainSent(train) => {
                 self.backlog -= 1;
                 count_sent(&mut self.stats, &train);
                 self.recycle(train);
             }
-            What::SendFailed(error, train) => {
+            What::Failed { error, operands: Operands::Train(train), .. } => {
                 self.backlog -= 1;
                 match self.local(local).map(|l| l.source.clone()) {
                     Some(source) => self.failed(local, &source, error, &train),
@@ -424,13 +424,15 @@ impl UdpDriver {
                 }
                 self.recycle(train);
             }
-            What::Cancelled(Some(train)) => {
+            What::Cancelled { operands: Operands::Train(train), .. } => {
                 self.backlog -= 1;
                 self.stats.dropped_closed += train.packets() as u64;
                 self.recycle(train);
             }
-            What::Failed(_) if event.token.0 & OWN != 0 => self.refuse_flow(local),
-            What::Failed(error) => tracing::error!(%error, local, "a carriage socket stopped receiving"),
+            What::Failed { .. } if event.token.0 & OWN != 0 => self.refuse_flow(local),
+            What::Failed { error, .. } => {
+                tracing::error!(%error, local, "a carriage socket stopped receiving")
+            }
             _ => {}
         }
         0
@@ -543,7 +545,7 @@ impl Driver for UdpDriver {
 
     fn poll(&mut self, wait: Wait, sink: &mut dyn FnMut(Received<'_>)) -> io::Result<usize> {
         let found = self.reports.len();
-        let wait = if found > 0 { Wait { until: Some(Instant::now()), spin: Spin::Sleep } } else { wait };
+        let wait = if found > 0 { Wait::now() } else { wait };
         self.polls += 1;
         let mut events = std::mem::take(&mut self.events);
         let result = self.queue.wait(&mut events, wait);

@@ -2,16 +2,21 @@
 //!
 //! A source is registered, level-triggered, as long as an operation wants something from it: to
 //! read (a stream) or to write (a send that waits for room). The eventfd of the doorbell is watched
-//! by edges and never read.
+//! by edges and never read. Operations made of system calls are in `epoll/ops.rs`.
+
+mod ops;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use crate::backend::workers::Workers;
 use crate::core::{Core, SendEnd, is_own_fault};
-use crate::event::{Events, What};
-use crate::op::{OpId, Source};
+use crate::event::{Events, Operands, What};
+use crate::op::OpId;
+use crate::source::{Kind, Source, SourceInner};
 use crate::sys::{check, own, socket};
 
 /// Readiness reports taken in one call.
@@ -21,17 +26,22 @@ const DOORBELL: u64 = 0;
 
 pub(crate) struct Epoll {
     fd: OwnedFd,
-    /// What is registered: source and interest, by the source's key.
-    registered: HashMap<u64, (Source, u32)>,
+    /// What is registered: source and interest, by the source's key. Weak: that epoll still watches
+    /// a source is no reason to keep it open; closing it unregisters it.
+    registered: HashMap<u64, (Weak<SourceInner>, u32)>,
     /// Operations whose source's interest must be brought up to date before sleeping.
     changed: Vec<OpId>,
     /// Operations to end with a cancellation.
     cancelled: Vec<OpId>,
     reports: Vec<libc::epoll_event>,
+    /// Descriptors watched by edges, each with its operation, by their keys.
+    edges: HashMap<u64, (OwnedFd, OpId)>,
+    workers: Workers,
+    results: Vec<(OpId, i64)>,
 }
 
 impl Epoll {
-    pub(crate) fn new(core: &Core) -> io::Result<Epoll> {
+    pub(crate) fn new(core: &Core, workers: u32) -> io::Result<Epoll> {
         // SAFETY: no pointers are passed.
         let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).map(own)?;
         let empty = libc::epoll_event { events: 0, u64: 0 };
@@ -41,6 +51,9 @@ impl Epoll {
             changed: Vec::new(),
             cancelled: Vec::new(),
             reports: vec![empty; REPORTS],
+            edges: HashMap::new(),
+            workers: Workers::new(workers, &core.shared),
+            results: Vec::new(),
         };
         let interest = (libc::EPOLLIN | libc::EPOLLET) as u32;
         epoll.control(libc::EPOLL_CTL_ADD, core.shared.eventfd.as_raw_fd(), interest, DOORBELL)?;
@@ -53,24 +66,30 @@ impl Epoll {
         check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), action, fd, &raw mut event) }).map(drop)
     }
 
-    pub(crate) fn start_stream(&mut self, id: OpId) {
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub(crate) fn start_stream(&mut self, _: &mut Core, id: OpId) {
         self.changed.push(id);
     }
 
-    pub(crate) fn start_send(&mut self, id: OpId) {
+    pub(crate) fn start_send(&mut self, _: &mut Core, id: OpId) {
         self.changed.push(id);
     }
 
-    pub(crate) fn cancel(&mut self, id: OpId) {
-        self.cancelled.push(id);
+    pub(crate) fn cancel(&mut self, core: &mut Core, id: OpId) {
+        match core.io(id) {
+            Some(_) => self.cancel_io(core, id),
+            None => self.cancelled.push(id),
+        }
     }
 
     /// Unregisters the streams until the next sleep: a registered socket makes every arriving
     /// datagram pay for a wake-up that nobody needs.
     pub(crate) fn disarm(&mut self, core: &mut Core) -> io::Result<()> {
         for &id in &core.streams {
-            let Some((_, op)) = core.ops.entry(id) else { continue };
-            let source = op.source();
+            let Some(source) = core.ops.entry(id).and_then(|(_, op)| op.source()) else { continue };
             if source.first_send().is_none() && self.registered.remove(&source.0.key).is_some() {
                 self.control(libc::EPOLL_CTL_DEL, source.raw(), 0, source.0.key)?;
                 self.changed.push(id);
@@ -80,19 +99,23 @@ impl Epoll {
     }
 
     /// Whether [`Epoll::look`] has something to do.
-    pub(crate) fn wants_look(&self) -> bool {
-        !self.cancelled.is_empty()
+    pub(crate) fn wants_look(&self, core: &Core) -> bool {
+        !self.cancelled.is_empty() || core.waits > 0 || !self.edges.is_empty()
     }
 
-    /// Ends what was cancelled. Receiving is done by the caller.
-    pub(crate) fn look(&mut self, core: &mut Core, out: &mut Events) -> io::Result<()> {
+    /// Ends what was cancelled. Receiving datagrams is done by the caller.
+    pub(crate) fn look(&mut self, core: &mut Core, keen: bool, out: &mut Events) -> io::Result<()> {
+        self.resume_starved(core);
+        if keen && (core.waits > 0 || !self.edges.is_empty()) {
+            self.collect(core, Some(Duration::ZERO), out)?;
+        }
         while let Some(id) = self.cancelled.pop() {
-            let source = match core.ops.entry(id) {
-                Some((_, op)) => op.source().clone(),
-                None => continue,
-            };
+            let Some(source) = core.ops.entry(id).and_then(|(_, op)| op.source()).cloned() else { continue };
             match core.recv(id) {
-                Some(_) => core.end_stream(id, What::Cancelled(None), out),
+                Some(_) => {
+                    let what = What::Cancelled { done: 0, operands: Operands::None };
+                    core.end_stream(id, what, out);
+                }
                 None => core.end_send(id, SendEnd::Cancelled, out),
             }
             self.update(core, &source)?;
@@ -108,16 +131,47 @@ impl Epoll {
         out: &mut Events,
     ) -> io::Result<()> {
         while let Some(id) = self.changed.pop() {
-            let source = core.ops.entry(id).map(|(_, op)| op.source().clone());
+            let source = core.ops.entry(id).and_then(|(_, op)| op.source()).cloned();
             if let Some(source) = source {
                 self.update(core, &source)?;
             }
         }
+        self.tidy(core)?;
+        self.resume_starved(core);
+        let at_once = !core.done.is_empty() || !core.starts.is_empty();
+        self.collect(core, if at_once { Some(Duration::ZERO) } else { timeout }, out)
+    }
+
+    fn source_of(&self, key: u64) -> Option<Source> {
+        self.registered.get(&key)?.0.upgrade().map(Source)
+    }
+
+    /// Unregisters sources that no operation waits for any more. Not done as soon as one ends: the
+    /// next one mostly wants the same.
+    fn tidy(&mut self, core: &mut Core) -> io::Result<()> {
+        while let Some(key) = core.unwatched.pop() {
+            match self.source_of(key) {
+                Some(source) => self.update(core, &source)?,
+                None => drop(self.registered.remove(&key)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes reports of readiness and does what they allow.
+    fn collect(&mut self, core: &mut Core, timeout: Option<Duration>, out: &mut Events) -> io::Result<()> {
         let count = self.wait(timeout)?;
         for i in 0..count {
             let (events, key) = (self.reports[i].events, self.reports[i].u64);
-            let Some((source, _)) = self.registered.get(&key) else { continue };
-            let source = source.clone();
+            let Some(source) = self.source_of(key) else {
+                self.edge(core, key);
+                continue;
+            };
+            self.run_waiting(core, &source, events);
+            if source.kind() != Kind::Datagram {
+                self.update(core, &source)?;
+                continue;
+            }
             if events & libc::EPOLLOUT as u32 != 0 {
                 Epoll::send_waiting(core, &source, out);
             }
@@ -172,12 +226,14 @@ impl Epoll {
 
     /// Makes the registration of a source match what its operations want.
     fn update(&mut self, core: &mut Core, source: &Source) -> io::Result<()> {
-        let reads = core.stream_of(source).is_some();
-        let writes = source.first_send().is_some();
-        let wanted = u32::from(reads) * libc::EPOLLIN as u32 + u32::from(writes) * libc::EPOLLOUT as u32;
+        let mut wanted = source.0.waits.borrow().iter().fold(0, |all, (_, mask)| all | mask);
+        if source.kind() == Kind::Datagram {
+            wanted |= u32::from(core.stream_of(source).is_some()) * libc::EPOLLIN as u32;
+            wanted |= u32::from(source.first_send().is_some()) * libc::EPOLLOUT as u32;
+        }
         let key = source.0.key;
         let current = self.registered.get(&key).map_or(0, |(_, interest)| *interest);
-        if wanted == current {
+        if wanted == current || source.raw() < 0 {
             return Ok(());
         }
         let action = match (current, wanted) {
@@ -189,7 +245,7 @@ impl Epoll {
         if wanted == 0 {
             self.registered.remove(&key);
         } else {
-            self.registered.insert(key, (source.clone(), wanted));
+            self.registered.insert(key, (Rc::downgrade(&source.0), wanted));
         }
         Ok(())
     }

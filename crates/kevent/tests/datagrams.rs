@@ -355,8 +355,8 @@ fn full_socket__queues_sends_in_order() {
         assert!(run(&mut q, Spin::Sleep, |_, last, what| {
             assert!(last);
             match what {
-                What::Sent(_) => done += 1,
-                What::Cancelled(Some(_)) => cancelled += 1,
+                What::TrainSent(_) => done += 1,
+                What::Cancelled { .. } => cancelled += 1,
                 other => panic!("{other:?}"),
             }
             done + cancelled == 400 - sent
@@ -385,7 +385,7 @@ fn cancel__ends_a_stream_with_one_last_event() {
                 q.close(source);
                 let mut ends = 0;
                 assert!(run(&mut q, spin, |token, last, what| {
-                    assert!(token == Token(3) && last && matches!(what, What::Cancelled(None)));
+                    assert!(token == Token(3) && last && matches!(what, What::Cancelled { .. }));
                     ends += 1;
                     true
                 }));
@@ -412,7 +412,9 @@ fn submit__refuses_and_gives_back() {
         assert_eq!(full.why, Refusal::Full);
         assert_eq!(full.op.train.packets(), 1);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(q.adopt(OwnedFd::from(listener)).is_err());
+        let listener = q.adopt(OwnedFd::from(listener)).unwrap();
+        let wrong = q.submit(Token(0), RecvMsg { source: listener }).unwrap_err();
+        assert!(matches!(wrong.why, Refusal::Invalid | Refusal::Full));
     });
 }
 
@@ -613,7 +615,7 @@ fn hot_queue__goes_back_to_sleep_and_still_receives() {
             receive(&mut q, Spin::Spin, 1);
         }
         q.close(source.clone());
-        assert!(run(&mut q, Spin::Spin, |_, last, what| last && matches!(what, What::Cancelled(None))));
+        assert!(run(&mut q, Spin::Spin, |_, last, what| last && matches!(what, What::Cancelled { .. })));
         UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[], to).unwrap();
         thread.join().unwrap();
     });

@@ -1,34 +1,43 @@
-//! The io_uring backend: receives as multishot operations into a ring of provided blocks.
+//! The io_uring backend: receives as multishot operations into a ring of provided blocks. Operations
+//! made of system calls are in `uring/ops.rs`.
 //!
 //! What the kernel may touch is owned by the slab entry of the operation (templates, trains) or by
 //! the pool (blocks) until the completion that ends the operation has been seen. `in_kernel` counts
 //! the submissions without such a completion; teardown cancels and waits for it to reach zero, or
 //! leaks.
 
+mod blocks;
+mod files;
+mod ops;
+mod setup;
+#[cfg(test)]
+mod tests;
+
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use io_uring::types::{BufRingEntry, CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
-
-use peyk_sockbuf::Payload;
 
 use crate::config::Config;
 use crate::core::{Core, SendEnd, is_own_fault};
-use crate::event::{Datagrams, Events, What};
+use crate::event::{Datagrams, Events, Operands, What};
 use crate::op::OpId;
-use crate::pool::{MULTISHOT_HEAD, NAME_ROOM, Pool, STRIDE};
+use crate::pool::{MULTISHOT_HEAD, NAME_ROOM};
 use crate::queue::{Leaked, send_end};
+use crate::sys;
 use crate::sys::addr::{decode, unspecified};
 use crate::sys::cmsg::{RECV_ROOM, gro_segment};
-use crate::sys::region::Region;
-use crate::sys::socket;
 
-/// The only group of provided blocks.
+use blocks::Blocks;
+use files::Files;
+use setup::build;
+
+/// Groups of provided blocks: for datagrams, for streams.
 const GROUP: u16 = 0;
+const STREAM_GROUP: u16 = 1;
 /// Completions taken from the ring before they are looked at.
 const BATCH: usize = 64;
 
@@ -38,6 +47,7 @@ const SEND: u64 = 2;
 const DOORBELL: u64 = 3;
 const CANCEL: u64 = 4;
 const TEST: u64 = 5;
+const IO: u64 = 6;
 
 fn user_data(id: OpId, kind: u64) -> u64 {
     u64::from(id.generation) << 32 | u64::from(id.slot) << 8 | kind
@@ -57,6 +67,10 @@ pub(crate) struct Uring {
     // Dropped first: closes the ring before its block ring goes.
     ring: IoUring,
     blocks: Blocks,
+    stream_blocks: Blocks,
+    files: Files,
+    /// Operations made of system calls that the kernel has.
+    ios: usize,
     in_kernel: usize,
     /// Streams to arm at the next call into the ring.
     idle: Vec<OpId>,
@@ -68,23 +82,48 @@ pub(crate) struct Uring {
     batch: Vec<(u64, i32, u32)>,
     /// The kernel says in shared memory when completions wait for a call.
     taskrun_flag: bool,
+    /// Every so many calls into the ring fail with this error number, for tests.
+    #[cfg(test)]
+    faults: Option<(u32, i32)>,
+    #[cfg(test)]
+    calls: u32,
 }
 
 impl Uring {
     /// Sets up a ring and tries it out.
     pub(crate) fn new(config: &Config, core: &Core) -> Result<(Uring, Setup), String> {
-        let cq =
-            (4 * (config.max_ops + u32::from(core.pool.provided()))).clamp(256, 1 << 16).next_power_of_two();
-        let (ring, flags) = build(config.entries.clamp(8, 4096), cq)?;
+        let entries = config.entries.clamp(8, 4096);
+        let blocks = u32::from(core.pool.provided()) + u32::from(core.stream_pool.provided());
+        let enough = config.max_ops.saturating_add(blocks).saturating_mul(4).clamp(256, 1 << 16);
+        let asked = if config.completions == 0 { enough } else { config.completions };
+        let cq = asked.clamp(entries, 1 << 16).next_power_of_two();
+        Uring::at_level(config, core, build(entries, cq, 0)?)
+    }
+
+    /// The rest of the set-up, with a ring and its flags.
+    fn at_level(
+        config: &Config,
+        core: &Core,
+        (ring, flags): (IoUring, Vec<&'static str>),
+    ) -> Result<(Uring, Setup), String> {
         let params = ring.params();
         if !(params.is_feature_nodrop() && params.is_feature_ext_arg() && params.is_feature_fast_poll()) {
             return Err("kernel too old: NODROP, EXT_ARG or FAST_POLL is missing".into());
         }
         let registered_ring = ring.submitter().register_ring_fd().is_ok();
-        let blocks = Blocks::register(&ring, &core.pool).map_err(|e| format!("provided blocks: {e}"))?;
+        let register =
+            |pool, group| Blocks::register(&ring, pool, group).map_err(|e| format!("provided blocks: {e}"));
+        let blocks = register(&core.pool, GROUP)?;
+        let stream_blocks = register(&core.stream_pool, STREAM_GROUP)?;
+        let files = Files::register(&ring, config.registered);
+        // Bounded and unbounded workers; kernels that cannot be told have a limit of their own.
+        let _ = ring.submitter().register_iowq_max_workers(&mut [config.workers.max(1); 2]);
         let mut uring = Uring {
             ring,
             blocks,
+            stream_blocks,
+            files,
+            ios: 0,
             in_kernel: 0,
             idle: Vec::new(),
             starved: Vec::new(),
@@ -92,16 +131,28 @@ impl Uring {
             cancelling: 0,
             batch: Vec::with_capacity(BATCH),
             taskrun_flag: flags.contains(&"TASKRUN_FLAG"),
+            #[cfg(test)]
+            faults: None,
+            #[cfg(test)]
+            calls: 0,
         };
+        uring.stream_blocks.provide(&core.stream_pool);
         if let Err(e) = uring.self_test(core) {
             // Should the kernel hold a block still, the memory must stay.
             if uring.in_kernel > 0 {
-                std::mem::forget(core.pool.clone());
+                std::mem::forget((core.pool.clone(), core.stream_pool.clone()));
                 std::mem::forget(uring);
             }
             return Err(format!("self-test: {e}"));
         }
         Ok((uring, Setup { flags, registered_ring }))
+    }
+
+    /// Has the ring write to an eventfd when something is to be done.
+    pub(crate) fn tell_by_eventfd(&mut self) -> io::Result<OwnedFd> {
+        let fd = sys::eventfd()?;
+        self.ring.submitter().register_eventfd(fd.as_raw_fd())?;
+        Ok(fd)
     }
 
     pub(crate) fn start_stream(&mut self, core: &mut Core, id: OpId) {
@@ -125,6 +176,9 @@ impl Uring {
     }
 
     pub(crate) fn cancel(&mut self, core: &mut Core, id: OpId) {
+        if core.io(id).is_some() {
+            return self.cancel_io(core, id);
+        }
         let kind = match (core.recv(id).map(|(_, r)| r.in_kernel), core.send(id).map(|(_, s)| s.in_kernel)) {
             (Some(true), _) => RECV,
             (_, Some(true)) => SEND,
@@ -146,8 +200,6 @@ impl Uring {
         self.push(core, opcode::AsyncCancel2::new(builder).build().user_data(CANCEL));
     }
 
-    /// Takes the streams out of the kernel until the next sleep: an armed stream makes every
-    /// arriving datagram pay for a wake-up that nobody needs.
     pub(crate) fn disarm(&mut self, core: &mut Core) {
         for at in 0..core.streams.len() {
             let id = core.streams[at];
@@ -161,16 +213,25 @@ impl Uring {
     /// Whether [`Uring::look`] has something to do.
     pub(crate) fn wants_look(&mut self, core: &Core) -> bool {
         let awaited = core.sends_waiting > 0 || self.cancelling > 0;
-        awaited || !self.ring.completion().is_empty() || !self.ring.submission().is_empty()
+        if awaited || !self.ring.completion().is_empty() {
+            return true;
+        }
+        let ios = self.ios > 0;
+        let queue = self.ring.submission();
+        !queue.is_empty() || (ios && queue.taskrun())
     }
 
-    /// Handles completions already there. Calls into the ring only if something was submitted, sends
-    /// or cancellations wait for completion, or the completion queue overflowed.
-    pub(crate) fn look(&mut self, core: &mut Core, out: &mut Events) -> io::Result<()> {
+    /// Handles completions already there. Calls into the ring only if sends, operations or
+    /// cancellations wait for completion, the completion queue overflowed, or there is something to
+    /// submit and no sleep is about to do it.
+    pub(crate) fn look(&mut self, core: &mut Core, keen: bool, out: &mut Events) -> io::Result<()> {
+        self.provide(core);
+        let has_completions = !self.ring.completion().is_empty();
+        let busy = keen || has_completions || !core.done.is_empty();
+        let awaited = core.sends_waiting > 0 || self.cancelling > 0 || (keen && self.ios > 0);
         let queue = self.ring.submission();
         let overflow = queue.cq_overflow();
-        let awaited = core.sends_waiting > 0 || self.cancelling > 0;
-        let must_enter = overflow || !queue.is_empty() || (awaited && queue.taskrun());
+        let must_enter = overflow || (busy && !queue.is_empty()) || (awaited && queue.taskrun());
         drop(queue);
         if must_enter {
             core.stats.overflows += u64::from(overflow);
@@ -189,8 +250,10 @@ impl Uring {
         out: &mut Events,
     ) -> io::Result<()> {
         self.settle(core, out);
+        self.provide(core);
         self.arm(core);
-        let at_once = timeout == Some(Duration::ZERO) || !out.is_empty();
+        let found = !out.is_empty() || !core.done.is_empty() || !core.starts.is_empty();
+        let at_once = timeout == Some(Duration::ZERO) || found;
         if !at_once || self.kernel_has_work() {
             self.enter(core, usize::from(!at_once), timeout)?;
         }
@@ -212,7 +275,7 @@ impl Uring {
         }
         self.idle.retain(|&id| match core.recv(id) {
             Some((_, recv)) if recv.cancelled && !recv.in_kernel => {
-                core.end_stream(id, What::Cancelled(None), out);
+                core.end_stream(id, What::Cancelled { done: 0, operands: Operands::None }, out);
                 false
             }
             Some(_) => true,
@@ -223,6 +286,16 @@ impl Uring {
                 false
             }
         });
+    }
+
+    /// Gives returned blocks to the kernel.
+    fn provide(&mut self, core: &mut Core) {
+        self.stream_blocks.provide(&core.stream_pool);
+        // An empty group would fail a receive at once: wait for a quarter of the blocks.
+        let enough = usize::from(core.stream_pool.provided());
+        if !core.starved.is_empty() && self.stream_blocks.outstanding() * 4 >= enough {
+            core.resume_starved();
+        }
     }
 
     /// Gives returned blocks to the kernel and arms streams and doorbell.
@@ -254,9 +327,9 @@ impl Uring {
     fn push(&mut self, core: &mut Core, entry: squeue::Entry) {
         self.in_kernel += 1;
         loop {
-            // SAFETY: the entry's pointers lead to a template or train in a slab entry that stays
-            // until the completion is seen, or to nothing; its descriptor is owned by that entry's
-            // source or the shared state.
+            // SAFETY: the entry's pointers lead to a template, train or boxed operation in a slab
+            // entry that stays until the completion is seen, or to nothing; its descriptor is owned
+            // by that entry's source or the shared state.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }
@@ -270,6 +343,13 @@ impl Uring {
     /// Submits what is queued and waits for `want` completions, at most for `timeout`.
     fn enter(&mut self, core: &mut Core, want: usize, timeout: Option<Duration>) -> io::Result<()> {
         core.stats.enters += 1;
+        #[cfg(test)]
+        if let Some(errno) = self.fault() {
+            return match errno {
+                libc::ENOMEM => Err(io::Error::from_raw_os_error(errno)),
+                _ => Ok(()),
+            };
+        }
         let submitter = self.ring.submitter();
         let result = match timeout {
             Some(timeout) if want > 0 => {
@@ -292,7 +372,7 @@ impl Uring {
     /// Handles the completions in the queue, up to the number of events wanted.
     fn reap(&mut self, core: &mut Core, out: &mut Events) {
         loop {
-            let room = core.max_events.saturating_sub(out.len()).min(BATCH);
+            let room = core.max_events.saturating_sub(out.len() + core.done.len()).min(BATCH);
             let mut batch = std::mem::take(&mut self.batch);
             batch.extend(self.ring.completion().take(room).map(|c| (c.user_data(), c.result(), c.flags())));
             let count = batch.len();
@@ -312,6 +392,7 @@ impl Uring {
         match user_data & 0xff {
             RECV => self.complete_recv(core, id_of(user_data), result, flags, out),
             SEND => self.complete_send(core, id_of(user_data), result, out),
+            IO => self.complete_io(core, id_of(user_data), result, flags),
             DOORBELL => self.doorbell_armed = more,
             // A cancellation's own result says nothing: the operation's last event does.
             CANCEL | TEST => {}
@@ -358,7 +439,7 @@ impl Uring {
             return;
         }
         if cancelled {
-            core.end_stream(id, What::Cancelled(None), out);
+            core.end_stream(id, What::Cancelled { done: 0, operands: Operands::None }, out);
         } else if starved {
             self.starved.push(id);
         } else {
@@ -424,89 +505,17 @@ impl Uring {
         }
     }
 
-    /// Receives one datagram as a stream does, and cancels it: the op codes being there says
-    /// nothing about what they can do.
-    fn self_test(&mut self, core: &Core) -> io::Result<()> {
-        let (ours, theirs) = socket::pair()?;
-        let mut template = Box::new(socket::empty_message());
-        template.msg_namelen = NAME_ROOM as u32;
-        template.msg_controllen = RECV_ROOM;
-        self.blocks.provide(&core.pool);
-        let mut train = crate::train::Train::new();
-        train.start(unspecified(), 0);
-        train.push(b"self-test", Payload::new()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        socket::send(theirs.as_raw_fd(), &mut train, None)?;
-        let receive = opcode::RecvMsgMulti::new(Fd(ours.as_raw_fd()), &raw const *template, GROUP).build();
-        self.test_push(&receive.user_data(TEST))?;
-        let seen = self.test_reap(1)?;
-        let verdict = match seen.first() {
-            Some(&(TEST, result, flags)) if result >= 0 && cqueue::more(flags) => {
-                self.test_content(core, result as usize, flags, &template)
-            }
-            Some(&(_, result, _)) if result < 0 => Err(io::Error::from_raw_os_error(-result)),
-            _ => Err(io::Error::other("multishot recvmsg did not stay armed")),
-        };
-        if self.in_kernel > 0 {
-            let cancel = opcode::AsyncCancel2::new(CancelBuilder::user_data(TEST)).build();
-            self.test_push(&cancel.user_data(CANCEL))?;
-            self.test_reap(2)?;
-        }
-        if self.in_kernel > 0 {
-            std::mem::forget((template, ours, theirs));
-            return Err(io::Error::other("a cancelled operation did not end"));
-        }
-        verdict
-    }
-
-    fn test_content(
-        &mut self,
-        core: &Core,
-        len: usize,
-        flags: u32,
-        template: &libc::msghdr,
-    ) -> io::Result<()> {
-        let block = cqueue::buffer_select(flags).ok_or_else(|| io::Error::other("no block was used"))?;
-        self.blocks.consumed();
-        let buf = core.pool.lease(block, 0, len).ok_or_else(|| io::Error::other("not a block of ours"))?;
-        match RecvMsgOut::parse(&buf, template) {
-            Ok(head) if head.payload_data() == b"self-test" => Ok(()),
-            _ => Err(io::Error::other("multishot recvmsg delivered something else")),
-        }
-    }
-
-    fn test_push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
-        // SAFETY: the template and sockets live in `self_test` until the completion was seen, or
-        // are leaked there.
-        unsafe { self.ring.submission().push(entry) }
-            .map_err(|_| io::Error::other("submission queue full"))?;
-        self.in_kernel += 1;
-        Ok(())
-    }
-
-    fn test_reap(&mut self, want: usize) -> io::Result<Vec<(u64, i32, u32)>> {
-        let deadline = Instant::now() + Duration::from_secs(1);
-        let mut seen = Vec::new();
-        while seen.len() < want && Instant::now() < deadline {
-            let time = Timespec::from(Duration::from_millis(100));
-            match self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time)) {
-                Ok(_) => {}
-                Err(e) if matches!(e.raw_os_error(), Some(libc::ETIME | libc::EINTR)) => {}
-                Err(e) => return Err(e),
-            }
-            for c in self.ring.completion() {
-                self.in_kernel -= usize::from(!cqueue::more(c.flags()));
-                seen.push((c.user_data(), c.result(), c.flags()));
-            }
-        }
-        Ok(seen)
-    }
-
     /// Cancels everything and waits until the kernel has let go; leaks what it has not.
     pub(crate) fn teardown(&mut self, core: &mut Core, grace: Duration) -> Result<(), Leaked> {
         let deadline = Instant::now() + grace;
         core.cancel_all();
         let mut events = Events::default();
+        let mut rounds = 0;
         while self.in_kernel > 0 {
+            if rounds > 0 {
+                core.reset_all_lingering();
+            }
+            rounds += 1;
             let all = opcode::AsyncCancel2::new(CancelBuilder::any().all()).build();
             self.push(core, all.user_data(CANCEL));
             let round = deadline.min(Instant::now() + Duration::from_millis(100));
@@ -520,6 +529,7 @@ impl Uring {
                 }
                 self.reap(core, &mut events);
                 events.drain().for_each(drop);
+                core.done.clear();
             }
             if self.in_kernel > 0 && Instant::now() >= deadline {
                 return Err(self.leak(core));
@@ -529,10 +539,11 @@ impl Uring {
     }
 
     fn leak(&mut self, core: &mut Core) -> Leaked {
-        std::mem::forget(core.pool.clone());
+        std::mem::forget((core.pool.clone(), core.stream_pool.clone()));
         std::mem::forget(Arc::clone(&core.shared));
         std::mem::forget(std::mem::replace(&mut core.ops, crate::slab::Slab::new(0)));
         self.blocks.leak();
+        self.stream_blocks.leak();
         let leaked = Leaked { operations: self.in_kernel };
         self.in_kernel = 0;
         leaked
@@ -542,94 +553,5 @@ impl Uring {
 impl std::fmt::Debug for Uring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Uring").field("in_kernel", &self.in_kernel).finish_non_exhaustive()
-    }
-}
-
-/// Builds the ring with the most useful flags the kernel takes.
-fn build(entries: u32, cq: u32) -> Result<(IoUring, Vec<&'static str>), String> {
-    let mut last = String::new();
-    for attempt in 0..4 {
-        let mut builder = IoUring::builder();
-        let mut flags = vec!["CQSIZE"];
-        builder.setup_cqsize(cq);
-        if attempt < 3 {
-            builder.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
-            flags.extend(["COOP_TASKRUN", "TASKRUN_FLAG", "SUBMIT_ALL"]);
-        }
-        if attempt < 2 {
-            builder.setup_single_issuer().setup_defer_taskrun();
-            flags.extend(["SINGLE_ISSUER", "DEFER_TASKRUN"]);
-        }
-        if attempt < 1 {
-            builder.setup_no_sqarray();
-            flags.push("NO_SQARRAY");
-        }
-        match builder.build(entries) {
-            Ok(ring) => return Ok((ring, flags)),
-            Err(e) => {
-                last = format!("io_uring_setup: {e}");
-                if e.raw_os_error() != Some(libc::EINVAL) {
-                    break;
-                }
-            }
-        }
-    }
-    Err(last)
-}
-
-/// The ring through which blocks are provided to the kernel.
-struct Blocks {
-    region: Option<Region>,
-    tail: u16,
-    mask: u16,
-    /// Blocks the kernel has and has not used.
-    provided: usize,
-}
-
-impl Blocks {
-    fn register(ring: &IoUring, pool: &Pool) -> io::Result<Blocks> {
-        let count = pool.provided();
-        let region = Region::new(usize::from(count) * size_of::<BufRingEntry>())?;
-        // SAFETY: the region is page-aligned, large enough, and lives until the ring is closed:
-        // `Uring` drops the ring first, or leaks the region.
-        unsafe { ring.submitter().register_buf_ring_with_flags(region.base() as u64, count, GROUP, 0) }?;
-        Ok(Blocks { region: Some(region), tail: 0, mask: count - 1, provided: 0 })
-    }
-
-    /// Hands all returned blocks to the kernel.
-    fn provide(&mut self, pool: &Pool) {
-        let Some(region) = &self.region else { return };
-        if pool.returned() == 0 {
-            return;
-        }
-        let base = region.base().cast::<BufRingEntry>();
-        pool.provide(|block| {
-            let place = base.wrapping_add(usize::from(self.tail & self.mask));
-            // SAFETY: `place` is one of the ring's entries, which the kernel does not read before
-            // the tail passes it; there are as many entries as blocks, so none is in use.
-            let entry = unsafe { &mut *place };
-            entry.set_addr(pool.address(block) as u64);
-            entry.set_len(STRIDE as u32);
-            entry.set_bid(block);
-            self.tail = self.tail.wrapping_add(1);
-            self.provided += 1;
-        });
-        // SAFETY: `base` is the first entry of the registered ring; its tail is a properly aligned
-        // u16 that the kernel only reads.
-        let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(base).cast_mut()) };
-        tail.store(self.tail, Ordering::Release);
-    }
-
-    fn consumed(&mut self) {
-        self.provided = self.provided.saturating_sub(1);
-    }
-
-    /// Blocks the kernel can use.
-    fn outstanding(&self) -> usize {
-        self.provided
-    }
-
-    fn leak(&mut self) {
-        std::mem::forget(self.region.take());
     }
 }

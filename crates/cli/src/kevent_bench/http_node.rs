@@ -1,0 +1,172 @@
+//! The servers that `http` measures, each run in a process of its own: a small static file server
+//! on the completion queue, and one on tokio.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use peyk::kevent::{
+    Accept, Close, CloseMode, Config, Event, Events, Mode, Queue, Recv, SendFile, Source, Token, Wait, What,
+};
+
+use crate::flags::{HttpNode, HttpServer};
+use crate::process;
+
+/// Serves until killed. The address is printed first.
+pub fn run(flags: &HttpNode) -> Result<()> {
+    process::prepare();
+    process::pin(0);
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    listener.set_reuse_address(true)?;
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
+    listener.listen(1024)?;
+    let listener = TcpListener::from(listener);
+    println!("{}", listener.local_addr()?);
+    match flags.server {
+        HttpServer::Kevent => Server::new(listener, &flags.folder)?.run(),
+        HttpServer::Tokio => on_tokio(listener, &flags.folder),
+    }
+}
+
+/// Length of the first request's head and its path, if it is complete.
+fn parse(bytes: &[u8]) -> Option<(usize, String)> {
+    let mut headers = [httparse::EMPTY_HEADER; 32];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Complete(len)) => {
+            Some((len, request.path.unwrap_or("/").trim_start_matches('/').to_owned()))
+        }
+        _ => None,
+    }
+}
+
+fn head(len: u64) -> Bytes {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\nConnection: keep-alive\r\n\r\n").into()
+}
+
+struct Server {
+    queue: Queue,
+    folder: PathBuf,
+    /// By token; 0 is the listener.
+    connections: Vec<Option<(Source, Vec<u8>)>>,
+    free: Vec<usize>,
+    files: HashMap<String, (Source, u64, Bytes)>,
+}
+
+impl Server {
+    fn new(listener: TcpListener, folder: &Path) -> Result<Server> {
+        let mut queue = Queue::new(Config { max_ops: 4096, ..Config::default() })?;
+        let source = queue.adopt(OwnedFd::from(listener))?;
+        queue.submit(Token(0), Accept { source, mode: Mode::Stream }).map_err(|r| r.why)?;
+        let connections = vec![None];
+        Ok(Server { queue, folder: folder.to_owned(), connections, free: Vec::new(), files: HashMap::new() })
+    }
+
+    fn run(mut self) -> Result<()> {
+        let mut events = Events::with_capacity(64);
+        loop {
+            self.queue.wait(&mut events, Wait::forever())?;
+            for event in events.drain() {
+                self.on_event(event)?;
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event) -> Result<()> {
+        let at = event.token.0 as usize;
+        match event.what {
+            What::Accepted(source) => {
+                let place = self.free.pop().unwrap_or_else(|| {
+                    self.connections.push(None);
+                    self.connections.len() - 1
+                });
+                let recv = Recv { source: source.clone(), mode: Mode::Stream };
+                self.queue.submit(Token(place as u64), recv).map_err(|r| r.why)?;
+                self.connections[place] = Some((source, Vec::new()));
+            }
+            What::Data(buf) => {
+                let Some((source, mut unread)) = self.connections[at].take() else { return Ok(()) };
+                let mut bytes: &[u8] = &buf;
+                if !unread.is_empty() {
+                    unread.extend_from_slice(bytes);
+                    bytes = &unread;
+                }
+                let mut used = 0;
+                while let Some((len, path)) = parse(&bytes[used..]) {
+                    used += len;
+                    self.respond(at, &source, &path)?;
+                }
+                let rest = bytes[used..].to_vec();
+                self.connections[at] = Some((source, rest));
+            }
+            What::Eof | What::Failed { .. } => {
+                if let Some((source, _)) = self.connections[at].take() {
+                    self.queue
+                        .submit(event.token, Close { source, mode: CloseMode::Abort })
+                        .map_err(|r| r.why)?;
+                }
+            }
+            What::Closed => self.free.push(at),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn respond(&mut self, at: usize, source: &Source, path: &str) -> Result<()> {
+        if !self.files.contains_key(path) {
+            let file = std::fs::File::open(self.folder.join(path)).with_context(|| path.to_owned())?;
+            let file = self.queue.adopt(OwnedFd::from(file))?;
+            let len = file.file_len()?;
+            self.files.insert(path.to_owned(), (file, len, head(len)));
+        }
+        let (file, len, head) = &self.files[path];
+        let op = SendFile {
+            source: source.clone(),
+            file: file.clone(),
+            offset: 0,
+            len: *len,
+            head: head.clone().into(),
+        };
+        self.queue.submit(Token(at as u64), op).map_err(|r| r.why)?;
+        Ok(())
+    }
+}
+
+/// Bodies from memory: tokio has no files of its own that a server would use here.
+fn on_tokio(listener: TcpListener, folder: &Path) -> Result<()> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut files = HashMap::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_file() {
+            continue;
+        }
+        let body = std::fs::read(entry.path())?;
+        let response = [&head(body.len() as u64)[..], &body].concat();
+        files.insert(entry.file_name().to_string_lossy().into_owned(), response);
+    }
+    let files: &'static HashMap<String, Vec<u8>> = Box::leak(Box::new(files));
+    listener.set_nonblocking(true)?;
+    runtime.block_on(tokio::task::LocalSet::new().run_until(async move {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        loop {
+            let (mut stream, _) = listener.accept().await?;
+            tokio::task::spawn_local(async move {
+                let mut unread = Vec::with_capacity(8192);
+                while let Ok(1..) = stream.read_buf(&mut unread).await {
+                    while let Some((len, path)) = parse(&unread) {
+                        unread.drain(..len);
+                        let Some(response) = files.get(&path) else { return };
+                        if stream.write_all(response).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            });
+        }
+    }))
+}

@@ -1,0 +1,85 @@
+//! What it costs to hand something to another thread: a posted message against an eventfd write.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use peyk::kevent::{Config, Events, Message, PostError, Queue, Spin, Wait};
+
+use super::{Effort, Findings, repeat};
+use crate::process;
+
+/// Measures.
+pub fn run(effort: Effort, findings: &mut Findings) -> Result<()> {
+    let case = "handing over, with the other thread at work";
+    let (mut writes, mut posts) = (Vec::new(), Vec::new());
+    for _ in 0..effort.rounds {
+        writes.push(eventfd(effort.time)?);
+        posts.push(post(effort.time)?);
+    }
+    findings.row(case, "eventfd write", "ns", &writes, "");
+    findings.row(case, "kevent post", "ns", &posts, "the message included");
+    findings.bar("handing over, post / eventfd write", &posts, &writes, 0.4, false);
+    Ok(())
+}
+
+fn eventfd(time: Duration) -> Result<f64> {
+    let fd = EventFd::from_flags(EfdFlags::empty())?;
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            process::pin(1);
+            while !over.load(Ordering::Relaxed) {
+                let _ = fd.read();
+            }
+        });
+        process::pin(0);
+        let (_, nanos) = repeat(time, || {
+            for _ in 0..64 {
+                fd.write(1)?;
+            }
+            Ok(64)
+        })?;
+        over.store(true, Ordering::Relaxed);
+        fd.write(1)?;
+        reader.join().map_err(|_| anyhow!("the reader failed"))?;
+        Ok(nanos)
+    })
+}
+
+fn post(time: Duration) -> Result<f64> {
+    let over = AtomicBool::new(false);
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| -> Result<()> {
+            process::pin(1);
+            let mut queue = Queue::new(Config { inlet: 1 << 14, ..Config::default() })?;
+            tell.send(queue.handle())?;
+            let mut events = Events::with_capacity(64);
+            let spin = Spin::Adaptive { max: Duration::from_micros(50) };
+            while !over.load(Ordering::Relaxed) {
+                queue.wait(&mut events, Wait::forever().spin(spin))?;
+                events.drain().for_each(drop);
+            }
+            Ok(())
+        });
+        process::pin(0);
+        let handle = told.recv()?;
+        let (_, nanos) = repeat(time, || {
+            for arg in 0..64 {
+                let mut message = Message { arg, ..Message::default() };
+                // A full inlet counts as part of the cost.
+                while let Err(PostError::Full(back)) = handle.post(message) {
+                    message = back;
+                    std::hint::spin_loop();
+                }
+            }
+            Ok(64)
+        })?;
+        over.store(true, Ordering::Relaxed);
+        handle.wake();
+        reader.join().map_err(|_| anyhow!("the reader failed"))??;
+        Ok(nanos)
+    })
+}

@@ -1,0 +1,154 @@
+//! What benchmarks compare with: the kernel's interfaces used directly, with nothing around them.
+//! Not for anything else.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use io_uring::types::Fd;
+use io_uring::{IoUring, opcode};
+
+use crate::buf::IoBuf;
+use crate::sys::addr::{ADDR_LEN, encode};
+use crate::sys::socket::empty_message;
+use crate::sys::{check, check_size};
+
+/// Datagrams of one size by `sendmmsg`, and by `recvmmsg`, a batch at a time.
+pub struct Batch {
+    // What the headers point to; never touched otherwise.
+    _memory: Vec<Vec<u8>>,
+    _slices: Vec<libc::iovec>,
+    _address: Box<[u8; ADDR_LEN]>,
+    headers: Vec<libc::mmsghdr>,
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch").field("count", &self.headers.len()).finish_non_exhaustive()
+    }
+}
+
+impl Batch {
+    /// `count` datagrams of `size` bytes, for `to` if they are to be sent.
+    pub fn new(count: usize, size: usize, to: Option<SocketAddr>) -> Batch {
+        let mut memory = vec![vec![7u8; size]; count];
+        let mut slices: Vec<libc::iovec> = memory
+            .iter_mut()
+            .map(|m| libc::iovec { iov_base: m.as_mut_ptr().cast(), iov_len: m.len() })
+            .collect();
+        let mut address = Box::new([0; ADDR_LEN]);
+        let len = to.map_or(0, |to| encode(&to, &mut address));
+        let headers = slices
+            .iter_mut()
+            .map(|slice| {
+                let mut message = empty_message();
+                message.msg_iov = slice;
+                message.msg_iovlen = 1;
+                if len > 0 {
+                    message.msg_name = address.as_mut_ptr().cast();
+                    message.msg_namelen = len as u32;
+                }
+                libc::mmsghdr { msg_hdr: message, msg_len: 0 }
+            })
+            .collect();
+        Batch { _memory: memory, _slices: slices, _address: address, headers }
+    }
+
+    /// Sends the batch; returns how many datagrams left.
+    ///
+    /// # Errors
+    /// Those of `sendmmsg`.
+    pub fn send(&mut self, fd: &impl AsRawFd) -> io::Result<usize> {
+        let (headers, count) = (self.headers.as_mut_ptr(), self.headers.len() as u32);
+        // SAFETY: the headers point to memory, slices and address of this value, which do not move.
+        check(unsafe { libc::sendmmsg(fd.as_raw_fd(), headers, count, 0) }).map(|n| n as usize)
+    }
+
+    /// Waits for one datagram and takes those that are there; returns how many.
+    ///
+    /// # Errors
+    /// Those of `recvmmsg`.
+    pub fn recv(&mut self, fd: &impl AsRawFd) -> io::Result<usize> {
+        let (headers, count) = (self.headers.as_mut_ptr(), self.headers.len() as u32);
+        let (flags, none) = (libc::MSG_WAITFORONE, std::ptr::null_mut());
+        // SAFETY: as in `send`; the memory is writable and nobody else's.
+        check(unsafe { libc::recvmmsg(fd.as_raw_fd(), headers, count, flags as _, none) }).map(|n| n as usize)
+    }
+}
+
+/// Reads at offsets by the ring's crate alone, `depth` at a time.
+pub struct RawReads {
+    // Dropped first: the ring is idle between calls.
+    ring: IoUring,
+    bufs: Vec<IoBuf>,
+    file: OwnedFd,
+}
+
+impl std::fmt::Debug for RawReads {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RawReads").field("depth", &self.bufs.len()).finish_non_exhaustive()
+    }
+}
+
+impl RawReads {
+    /// Reads of `size` bytes from `file`.
+    ///
+    /// # Errors
+    /// There is no ring to be had.
+    pub fn new(file: OwnedFd, depth: usize, size: usize) -> io::Result<RawReads> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_coop_taskrun()
+            .setup_submit_all()
+            .build(depth.next_power_of_two() as u32)?;
+        let bufs = (0..depth).map(|_| IoBuf::aligned(size)).collect::<io::Result<_>>()?;
+        Ok(RawReads { ring, bufs, file })
+    }
+
+    /// Reads at the offsets that `next` gives until it gives none, always as many at a time as there
+    /// are buffers; returns the number of reads.
+    ///
+    /// # Errors
+    /// A read failed.
+    pub fn run(&mut self, mut next: impl FnMut() -> Option<u64>) -> io::Result<u64> {
+        let (mut flying, mut done) = (0, 0);
+        let mut free: Vec<usize> = (0..self.bufs.len()).collect();
+        let mut failed = None;
+        loop {
+            while let Some(at) = free.pop() {
+                let Some(offset) = next() else { break };
+                let buf = &mut self.bufs[at];
+                let (address, len) = (buf.as_mut_ptr(), buf.len() as u32);
+                let entry = opcode::Read::new(Fd(self.file.as_raw_fd()), address, len).offset(offset).build();
+                // SAFETY: the buffer is this value's and untouched until its completion was seen; this
+                // function does not return before all were.
+                unsafe { self.ring.submission().push(&entry.user_data(at as u64)) }
+                    .map_err(|_| io::Error::other("submission queue full"))?;
+                flying += 1;
+            }
+            if flying == 0 {
+                return failed.map_or(Ok(done), Err);
+            }
+            self.ring.submit_and_wait(1)?;
+            for completion in self.ring.completion() {
+                flying -= 1;
+                done += 1;
+                free.push(completion.user_data() as usize);
+                if completion.result() < 0 {
+                    failed = Some(io::Error::from_raw_os_error(-completion.result()));
+                }
+            }
+        }
+    }
+}
+
+/// One read at an offset by a plain call.
+///
+/// # Errors
+/// Those of `pread`.
+pub fn read_at(file: &OwnedFd, buf: &mut IoBuf, offset: u64) -> io::Result<usize> {
+    let (at, len) = (buf.as_mut_ptr(), buf.len());
+    // SAFETY: the buffer is writable and borrowed for the call.
+    check_size(unsafe { libc::pread(file.as_raw_fd(), at.cast(), len, offset as i64) })
+}

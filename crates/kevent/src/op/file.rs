@@ -1,0 +1,303 @@
+//! Operations on files: open, read and write at an offset, sync. There is no current position.
+
+use std::ffi::CString;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::buf::{Data, IoBuf};
+use crate::call::Call;
+use crate::event::{Operands, What};
+use crate::io::{Io, Machine, Outcome, Scratch, Verdict, Work};
+use crate::op::sealed::Sealed;
+use crate::op::socket::step;
+use crate::op::{Refusal, Rejected, Step, refuse};
+use crate::source::{Kind, Source};
+use crate::sys::own;
+
+/// Reads no longer than this are tried at once: from the page cache, that is quicker than handing
+/// them over.
+const INLINE_MAX: usize = 256 << 10;
+/// Reads handed over at once after one that was not in the page cache.
+const COLD: u8 = 8;
+/// Slices written by one call.
+const SLICES: usize = 64;
+
+/// How [`OpenAt`] opens a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// May be read.
+    pub read: bool,
+    /// May be written.
+    pub write: bool,
+    /// Make it if there is none, readable and writable by everyone the umask lets.
+    pub create: bool,
+    /// Fail if there is one already.
+    pub exclusive: bool,
+    /// Empty it.
+    pub truncate: bool,
+    /// Go around the page cache; offsets, lengths and memory must be aligned (see
+    /// [`IoBuf::aligned`](crate::IoBuf::aligned) and [`Kind::File`](crate::Kind)).
+    pub direct: bool,
+}
+
+impl Default for OpenOptions {
+    /// For reading.
+    fn default() -> OpenOptions {
+        OpenOptions {
+            read: true,
+            write: false,
+            create: false,
+            exclusive: false,
+            truncate: false,
+            direct: false,
+        }
+    }
+}
+
+/// Opens a file: event [`What::Opened`](crate::What::Opened).
+#[derive(Debug, Clone)]
+pub struct OpenAt {
+    /// Where it is; relative paths start at the process's current directory.
+    pub path: PathBuf,
+    /// How.
+    pub options: OpenOptions,
+}
+
+/// Reads until the buffer is full or the file ends: event [`What::Read`](crate::What::Read).
+#[derive(Debug)]
+pub struct ReadAt {
+    /// A file.
+    pub source: Source,
+    /// Where to put the bytes; its length says how many.
+    pub buf: IoBuf,
+    /// Where in the file.
+    pub offset: u64,
+}
+
+/// Writes all of `data`: event [`What::Wrote`](crate::What::Wrote). A failure says how many bytes
+/// were written before it.
+#[derive(Debug)]
+pub struct WriteAt {
+    /// A file.
+    pub source: Source,
+    /// What to write; comes back with the event.
+    pub data: Data,
+    /// Where in the file.
+    pub offset: u64,
+}
+
+/// Waits until what was written is on the device: event [`What::Done`](crate::What::Done). Covers
+/// writes that have completed; link it to those that have not.
+#[derive(Debug, Clone)]
+pub struct Fsync {
+    /// A file.
+    pub source: Source,
+    /// The data and what is needed to read it, but not times and the like.
+    pub data_only: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Open {
+    path: CString,
+    flags: i32,
+}
+
+impl Machine for Open {
+    fn next(&mut self, _: &Source, _: &mut Scratch) -> Call {
+        Call::Open { path: self.path.as_ptr(), flags: self.flags, mode: 0o666 }
+    }
+
+    fn advance(&mut self, _: &Source, _: &mut Scratch, outcome: Outcome) -> Verdict {
+        match outcome.number().map(|fd| Source::adopt(own(fd as RawFd))) {
+            Ok(Ok(source)) => Verdict::Last(What::Opened(source)),
+            Ok(Err(error)) => Verdict::Fail(error.raw_os_error().unwrap_or(libc::EIO)),
+            Err(errno) => Verdict::Fail(errno),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Read {
+    buf: IoBuf,
+    offset: u64,
+    done: usize,
+    /// The next call is the attempt that does not wait.
+    inline: bool,
+}
+
+impl Machine for Read {
+    fn next(&mut self, source: &Source, _: &mut Scratch) -> Call {
+        let offset = self.offset + self.done as u64;
+        let rest = &mut self.buf[self.done..];
+        let (fd, at, len) = (source.raw(), rest.as_mut_ptr(), rest.len());
+        if self.inline {
+            return Call::ReadNow { fd, at, len, offset };
+        }
+        Call::Read { fd, at, len, offset }
+    }
+
+    fn advance(&mut self, source: &Source, _: &mut Scratch, outcome: Outcome) -> Verdict {
+        match outcome.number() {
+            Ok(count) => {
+                self.done += count as usize;
+                if count > 0 && self.done < self.buf.len() {
+                    return Verdict::Again;
+                }
+                Verdict::Last(What::Read { bytes: self.done, buf: std::mem::take(&mut self.buf) })
+            }
+            Err(libc::EAGAIN | libc::EOPNOTSUPP) if self.inline => {
+                source.0.cold.set(COLD);
+                self.inline = false;
+                Verdict::Again
+            }
+            Err(libc::EAGAIN) => Verdict::Again,
+            Err(errno) => Verdict::Fail(errno),
+        }
+    }
+
+    fn take(&mut self) -> (u64, Operands) {
+        (self.done as u64, Operands::Buf(std::mem::take(&mut self.buf)))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Write {
+    data: Data,
+    len: usize,
+    offset: u64,
+    done: usize,
+}
+
+impl Machine for Write {
+    fn next(&mut self, source: &Source, scratch: &mut Scratch) -> Call {
+        scratch.slices.clear();
+        let mut skip = self.done;
+        for part in 0..self.data.parts() {
+            let slice = self.data.slice(part);
+            let rest = &slice[skip.min(slice.len())..];
+            skip = skip.saturating_sub(slice.len());
+            if !rest.is_empty() && scratch.slices.len() < SLICES {
+                let iov_base = rest.as_ptr().cast_mut().cast();
+                scratch.slices.push(libc::iovec { iov_base, iov_len: rest.len() });
+            }
+        }
+        Call::Write {
+            fd: source.raw(),
+            slices: scratch.slices.as_ptr(),
+            count: scratch.slices.len(),
+            offset: self.offset + self.done as u64,
+        }
+    }
+
+    fn advance(&mut self, _: &Source, _: &mut Scratch, outcome: Outcome) -> Verdict {
+        match outcome.number() {
+            Ok(count) => {
+                self.done += count as usize;
+                match count {
+                    0 if self.done < self.len => Verdict::Fail(libc::EIO),
+                    _ if self.done < self.len => Verdict::Again,
+                    _ => {
+                        let data = std::mem::take(&mut self.data);
+                        Verdict::Last(What::Wrote { bytes: self.done as u64, data })
+                    }
+                }
+            }
+            Err(libc::EAGAIN) => Verdict::Again,
+            Err(errno) => Verdict::Fail(errno),
+        }
+    }
+
+    fn take(&mut self) -> (u64, Operands) {
+        (self.done as u64, Operands::Data(std::mem::take(&mut self.data)))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Sync(bool);
+
+impl Machine for Sync {
+    fn next(&mut self, source: &Source, _: &mut Scratch) -> Call {
+        Call::Sync { fd: source.raw(), data: self.0 }
+    }
+
+    fn advance(&mut self, _: &Source, _: &mut Scratch, outcome: Outcome) -> Verdict {
+        match outcome.number() {
+            Ok(_) => Verdict::Last(What::Done),
+            Err(errno) => Verdict::Fail(errno),
+        }
+    }
+}
+
+/// Whether `memory` and `offset` are as a file's direct access demands.
+fn is_aligned(source: &Source, memory: &[u8], offset: u64) -> bool {
+    match source.kind() {
+        Kind::File { align: 0 } => true,
+        Kind::File { align } => {
+            let align = align as usize;
+            [memory.as_ptr() as usize, memory.len()].iter().all(|n| n.is_multiple_of(align))
+                && offset.is_multiple_of(align as u64)
+        }
+        _ => false,
+    }
+}
+
+fn is_data_aligned(source: &Source, data: &Data, offset: u64) -> bool {
+    (0..data.parts()).all(|part| is_aligned(source, data.slice(part), offset))
+}
+
+/// Whether the file position, as the kernel counts it, can hold the end of the range.
+fn in_range(offset: u64, len: usize) -> bool {
+    offset.checked_add(len as u64).is_some_and(|end| end <= i64::MAX as u64)
+}
+
+fn read_of(source: &Source, buf: IoBuf, offset: u64) -> Read {
+    let cold = source.0.cold.get();
+    source.0.cold.set(cold.saturating_sub(1));
+    let inline = cold == 0 && buf.len() <= INLINE_MAX && source.kind() == (Kind::File { align: 0 });
+    Read { buf, offset, done: 0, inline }
+}
+
+step!(
+    ReadAt,
+    |op| is_aligned(&op.source, &op.buf, op.offset)
+        && in_range(op.offset, op.buf.len())
+        && !op.buf.is_empty_memory(),
+    false,
+    Work::Read(read_of(&op.source, op.buf, op.offset))
+);
+step!(
+    WriteAt,
+    |op| is_data_aligned(&op.source, &op.data, op.offset) && in_range(op.offset, op.data.len()),
+    false,
+    {
+        let len = op.data.len();
+        Work::Write(Write { data: op.data, len, offset: op.offset, done: 0 })
+    }
+);
+step!(Fsync, |op| matches!(op.source.kind(), Kind::File { .. }), false, Work::Sync(Sync(op.data_only)));
+
+impl Sealed for OpenAt {}
+impl Step for OpenAt {
+    fn prepare(self, io: &mut Io) -> Result<(), Rejected<OpenAt>> {
+        let Ok(path) = CString::new(Path::as_os_str(&self.path).as_bytes()) else {
+            return Err(Rejected { op: self, why: Refusal::Invalid });
+        };
+        let o = self.options;
+        let access = match (o.read, o.write) {
+            (_, false) => libc::O_RDONLY,
+            (true, true) => libc::O_RDWR,
+            (false, true) => libc::O_WRONLY,
+        };
+        let flags = access
+            | if o.create { libc::O_CREAT } else { 0 }
+            | if o.exclusive { libc::O_EXCL } else { 0 }
+            | if o.truncate { libc::O_TRUNC } else { 0 }
+            | if o.direct { libc::O_DIRECT } else { 0 };
+        if (o.truncate || o.create) && !o.write {
+            return Err(Rejected { op: self, why: Refusal::Invalid });
+        }
+        io.fill(Source::nowhere(), false, Work::Open(Open { path, flags }));
+        Ok(())
+    }
+}

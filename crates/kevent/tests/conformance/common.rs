@@ -1,0 +1,202 @@
+//! What the tests share: a queue on a given backend, waiting for certain events, and processes of
+//! their own for tests that change their process.
+
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use peyk_kevent::{
+    Backend, BackendKind, Config, Event, Events, Mode, Op, OpId, Queue, Recv, Source, Token, Wait, What,
+};
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Tests that count descriptors or load the machine take this.
+static ALONE: Mutex<()> = Mutex::new(());
+
+pub fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub fn on_both(test: impl Fn(Backend)) {
+    for backend in [Backend::Uring, Backend::Epoll] {
+        eprintln!("on {backend:?}");
+        test(backend);
+    }
+}
+
+/// A queue with a place for events.
+pub struct Bench {
+    pub q: Queue,
+    pub events: Events,
+}
+
+impl Bench {
+    pub fn new(backend: Backend) -> Bench {
+        Bench::with(Config { backend, ..Config::default() })
+    }
+
+    pub fn with(config: Config) -> Bench {
+        let wanted = if config.backend == Backend::Epoll { BackendKind::Epoll } else { BackendKind::Uring };
+        let q = Queue::new(config).unwrap();
+        assert_eq!(q.caps().backend, wanted, "{}", q.caps());
+        Bench { q, events: Events::default() }
+    }
+
+    pub fn submit<O: Op + std::fmt::Debug>(&mut self, token: u64, op: O) -> OpId {
+        self.q.submit(Token(token), op).unwrap()
+    }
+
+    /// The next event, or none within the patience.
+    pub fn try_next(&mut self, patience: Duration) -> Option<Event> {
+        let until = Instant::now() + patience;
+        loop {
+            if let Some(event) = self.events.drain().next() {
+                return Some(event);
+            }
+            if self.q.wait(&mut self.events, Wait::until(until)).unwrap() == 0 && Instant::now() >= until {
+                return None;
+            }
+        }
+    }
+
+    pub fn next(&mut self) -> Event {
+        let stats = self.q.stats().clone();
+        self.try_next(PATIENCE).unwrap_or_else(|| panic!("no event; {stats:?}, now {:?}", self.q.stats()))
+    }
+
+    /// The next event, which belongs to `id`.
+    pub fn next_of(&mut self, id: OpId) -> What {
+        let event = self.next();
+        assert_eq!(event.id, Some(id), "{event:?}");
+        event.what
+    }
+
+    /// Waits until the operation has ended, dropping other events.
+    pub fn last_of(&mut self, id: OpId) -> What {
+        loop {
+            let event = self.next();
+            if event.id == Some(id) && event.last {
+                return event.what;
+            }
+        }
+    }
+
+    /// Nothing comes for a moment.
+    pub fn quiet(&mut self) {
+        if let Some(event) = self.try_next(Duration::from_millis(20)) {
+            panic!("unexpected {event:?}");
+        }
+    }
+
+    /// A connected pair: ours in the queue, theirs plain.
+    pub fn pair(&mut self) -> (Source, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let ours = listener.accept().unwrap().0;
+        theirs.set_read_timeout(Some(PATIENCE)).unwrap();
+        theirs.set_write_timeout(Some(PATIENCE)).unwrap();
+        (self.q.adopt(OwnedFd::from(ours)).unwrap(), theirs)
+    }
+
+    pub fn listener(&mut self) -> (Source, std::net::SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        (self.q.adopt(OwnedFd::from(listener)).unwrap(), addr)
+    }
+
+    pub fn recv_stream(&mut self, token: u64, source: &Source) -> OpId {
+        self.submit(token, Recv { source: source.clone(), mode: Mode::Stream })
+    }
+
+    pub fn file(&mut self, path: &std::path::Path) -> Source {
+        let file = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(path);
+        self.q.adopt(OwnedFd::from(file.unwrap())).unwrap()
+    }
+}
+
+/// Runs the test of this name again in a process of its own; true in that process.
+pub fn in_child(name: &str) -> bool {
+    in_child_with(name, &[])
+}
+
+pub fn in_child_with(name: &str, env: &[(&str, &str)]) -> bool {
+    if std::env::var_os("PEYK_CHILD").is_some_and(|child| child == name) {
+        return true;
+    }
+    let me = std::env::current_exe().unwrap();
+    let status = std::process::Command::new(me)
+        .args(["--exact", name, "--test-threads=1", "--nocapture"])
+        .env("PEYK_CHILD", name)
+        .envs(env.iter().copied())
+        .status()
+        .unwrap();
+    assert!(status.success(), "{name} in a process of its own: {status}");
+    false
+}
+
+/// Open descriptors of this process.
+pub fn open_fds() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+/// Sets a resource limit.
+pub fn limit(what: libc::__rlimit_resource_t, to: u64) {
+    let limit = libc::rlimit { rlim_cur: to, rlim_max: to };
+    // SAFETY: `limit` is readable for the call.
+    assert_eq!(unsafe { libc::setrlimit(what, &raw const limit) }, 0);
+}
+
+/// Bytes that can be told from others at every place.
+pub fn pattern(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    (0..len)
+        .map(|_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        })
+        .collect()
+}
+
+/// A scratch directory that goes with the value.
+pub struct Scratch(pub std::path::PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("peyk-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+
+    pub fn file(&self, name: &str, content: &[u8]) -> std::path::PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// A file that cannot be opened until the value is dropped: who tries, waits.
+    pub fn leased(&self, name: &str) -> Lease {
+        use std::os::fd::AsRawFd;
+        let path = self.file(name, b"leased");
+        let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+        // SAFETY: plain numbers. The holder is told by a signal that is ignored unless asked for.
+        unsafe {
+            assert_eq!(libc::fcntl(file.as_raw_fd(), 10 /* F_SETSIG */, libc::SIGURG), 0);
+            let leased = libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK);
+            assert_eq!(leased, 0, "{}", std::io::Error::last_os_error());
+        }
+        Lease { path, _file: file }
+    }
+}
+
+pub struct Lease {
+    pub path: std::path::PathBuf,
+    _file: std::fs::File,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

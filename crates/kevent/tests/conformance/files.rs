@@ -1,0 +1,312 @@
+//! Files, and files to sockets.
+
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use peyk_kevent::{
+    Backend, Config, Data, Fsync, IoBuf, Kind, OpenAt, OpenOptions, Operands, ReadAt, Refusal, SendFile,
+    Source, Token, What, WriteAt,
+};
+
+use crate::common::{Bench, Scratch, in_child, on_both, pattern};
+
+fn read(bench: &mut Bench, source: &Source, offset: u64, len: usize) -> Vec<u8> {
+    let id = bench.submit(1, ReadAt { source: source.clone(), buf: vec![0; len].into(), offset });
+    match bench.next_of(id) {
+        What::Read { bytes, buf } => buf[..bytes].to_vec(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn t51__reads_at_offsets_ends_and_holes() {
+    on_both(|backend| {
+        let scratch = Scratch::new(&format!("t51-{backend:?}"));
+        let path = scratch.file("data", &pattern(10_000, 1));
+        let far = 5u64 << 30;
+        std::fs::File::options().write(true).open(&path).unwrap().write_all_at(b"far", far).unwrap();
+        let mut bench = Bench::new(backend);
+        let file = bench.file(&path);
+        assert_eq!((file.kind(), file.file_len().unwrap()), (Kind::File { align: 0 }, far + 3));
+        let all = pattern(10_000, 1);
+        assert_eq!(read(&mut bench, &file, 0, 100), all[..100]);
+        assert_eq!(read(&mut bench, &file, 9_990, 10), all[9_990..]);
+        assert_eq!(read(&mut bench, &file, far, 100), b"far");
+        assert_eq!(read(&mut bench, &file, far + 3, 100), b"");
+        assert_eq!(read(&mut bench, &file, far << 4, 100), b"");
+        assert_eq!(read(&mut bench, &file, 1 << 30, 1000), [0; 1000]);
+        assert!(read(&mut bench, &file, 0, 1 << 20)[..10_000] == all);
+        let beyond = ReadAt { source: file, buf: vec![0; 8].into(), offset: u64::MAX - 4 };
+        assert_eq!(bench.q.submit(Token(0), beyond).unwrap_err().why, Refusal::Invalid);
+    });
+}
+
+/// The kernel's own file of this process' memory fails with an I/O error where nothing is mapped.
+#[test]
+fn t52__short_read_is_the_end_and_an_error_is_an_error() {
+    on_both(|backend| {
+        let scratch = Scratch::new(&format!("t52-{backend:?}"));
+        let mut bench = Bench::new(backend);
+        let file = bench.file(&scratch.file("short", b"short"));
+        assert_eq!(read(&mut bench, &file, 2, 100), b"ort");
+        let memory = std::fs::File::open("/proc/self/mem").unwrap();
+        let memory = bench.q.adopt(std::os::fd::OwnedFd::from(memory)).unwrap();
+        let id = bench.submit(0, ReadAt { source: memory, buf: vec![0; 64].into(), offset: 0 });
+        match bench.next_of(id) {
+            What::Failed { error, done: 0, operands: Operands::Buf(buf) } => {
+                assert_eq!((error.raw_os_error(), buf.len()), (Some(libc::EIO), 64));
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+#[test]
+fn t53__full_disk_says_how_much_was_written() {
+    if !in_child("files::t53__full_disk_says_how_much_was_written") {
+        return;
+    }
+    let scratch = Scratch::new("t53");
+    let path = std::ffi::CString::new(scratch.0.to_str().unwrap()).unwrap();
+    // SAFETY: plain numbers; a mount table of this process' own.
+    let own = unsafe { libc::unshare(libc::CLONE_NEWNS) } == 0;
+    let (none, tmpfs) = (c"none".as_ptr(), c"tmpfs".as_ptr());
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: all strings are readable for the calls.
+    let mounted = own
+        && unsafe { libc::mount(none, c"/".as_ptr(), none, private, std::ptr::null()) } == 0
+        && unsafe { libc::mount(none, path.as_ptr(), tmpfs, 0, c"size=1m".as_ptr().cast()) } == 0;
+    if !mounted {
+        eprintln!("!!! SKIPPED: a full disk needs the right to mount one");
+        return;
+    }
+    on_both(|backend| {
+        let mut bench = Bench::new(backend);
+        let path = scratch.0.join(format!("full-{backend:?}"));
+        let file = bench.file(&path);
+        let id = bench.submit(0, WriteAt { source: file, data: pattern(4 << 20, 1).into(), offset: 0 });
+        match bench.next_of(id) {
+            What::Failed { error, done, operands: Operands::Data(data) } => {
+                assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+                assert!(done > 0 && done <= 1 << 20, "{done}");
+                let written = std::fs::read(&path).unwrap();
+                assert!(written.len() as u64 >= done);
+                assert!(written[..done as usize] == data.to_vec()[..done as usize]);
+            }
+            other => panic!("{other:?}"),
+        }
+        std::fs::remove_file(&path).unwrap();
+    });
+}
+
+#[test]
+fn t54__misaligned_direct_access_is_refused_at_once() {
+    on_both(|backend| {
+        let target = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let path = target.join(format!("t54-{backend:?}-{}", std::process::id()));
+        std::fs::write(&path, pattern(16_384, 4)).unwrap();
+        let mut bench = Bench::new(backend);
+        let options = OpenOptions { direct: true, write: true, ..OpenOptions::default() };
+        let id = bench.submit(0, OpenAt { path: path.clone(), options });
+        let file = match bench.next_of(id) {
+            What::Opened(file) => file,
+            What::Failed { error, .. } if error.raw_os_error() == Some(libc::EINVAL) => {
+                eprintln!("!!! SKIPPED: no direct access in {}", target.display());
+                return;
+            }
+            other => panic!("{other:?}"),
+        };
+        let Kind::File { align } = file.kind() else { panic!("{:?}", file.kind()) };
+        assert!(align >= 512, "{align}");
+        let good = || IoBuf::aligned(4096).unwrap();
+        for (buf, offset) in [(good(), 1), (vec![0; 4097].into(), 0), {
+            let mut short = good();
+            short.set_len(100);
+            (short, 0)
+        }] {
+            let why = bench.q.submit(Token(0), ReadAt { source: file.clone(), buf, offset }).unwrap_err().why;
+            assert_eq!(why, Refusal::Invalid);
+        }
+        let id = bench.submit(0, ReadAt { source: file.clone(), buf: good(), offset: 8192 });
+        let What::Read { bytes: 4096, buf } = bench.next_of(id) else { panic!("no read") };
+        assert!(*buf == pattern(16_384, 4)[8192..12_288]);
+        let id = bench.submit(0, WriteAt { source: file, data: Data::Buf(buf), offset: 0 });
+        assert!(matches!(bench.next_of(id), What::Wrote { bytes: 4096, .. }));
+        std::fs::remove_file(&path).unwrap();
+    });
+}
+
+fn send_file(
+    bench: &mut Bench,
+    path: &std::path::Path,
+    offset: u64,
+    len: u64,
+    head: &'static str,
+) -> (What, Vec<u8>) {
+    let file = bench.file(path);
+    let (ours, mut theirs) = bench.pair();
+    let op = SendFile { source: ours.clone(), file, offset, len, head: head.into() };
+    let id = bench.submit(0, op);
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        let mut piece = vec![0; 100_000];
+        let mut count = 0usize;
+        while let Ok(n @ 1..) = theirs.read(&mut piece) {
+            count += n;
+            // Sparse gigabytes are counted only.
+            if all.len() < 16 << 20 {
+                all.extend_from_slice(&piece[..n]);
+            }
+        }
+        (count, all)
+    });
+    let what = bench.next_of(id);
+    bench.q.close(ours);
+    let (count, all) = reader.join().unwrap();
+    if let What::FileSent { bytes, how } = &what {
+        assert_eq!((*bytes, how.sendfile + how.copied), (count as u64, count as u64));
+    }
+    (what, all)
+}
+
+#[test]
+fn t55__sendfile_of_all_sizes_with_a_head() {
+    on_both(|backend| {
+        let scratch = Scratch::new(&format!("t55-{backend:?}"));
+        let mut bench = Bench::new(backend);
+        for len in [0usize, 1, 4096, 65_536, 65_537, 300_000, 1 << 20, 3 << 20] {
+            let content = pattern(len, len as u64);
+            let path = scratch.file("data", &content);
+            for (offset, head) in [(0, ""), (0, "HEAD"), (len as u64 / 3, "")] {
+                let (what, got) = send_file(&mut bench, &path, offset, len as u64 - offset, head);
+                assert!(matches!(what, What::FileSent { .. }), "{what:?} of {len}");
+                assert!(
+                    got == [head.as_bytes(), &content[offset as usize..]].concat(),
+                    "{len} from {offset}"
+                );
+            }
+        }
+        let big = scratch.0.join("sparse");
+        let size = if std::env::var_os("PEYK_LONG").is_some() { 5u64 << 30 } else { 200 << 20 };
+        std::fs::File::create(&big).unwrap().set_len(size).unwrap();
+        let (what, got) = send_file(&mut bench, &big, 0, size, "");
+        assert!(matches!(what, What::FileSent { bytes, .. } if bytes == size), "{what:?}");
+        assert!(got.iter().all(|b| *b == 0));
+        // Shorter than promised: the count is exact.
+        let path = scratch.file("data", &pattern(100_000, 9));
+        for promised in [100_001, 1 << 20] {
+            let (what, got) = send_file(&mut bench, &path, 0, promised, "");
+            match what {
+                What::Failed { error, done, .. } => {
+                    assert_eq!((error.raw_os_error(), done), (Some(libc::ENODATA), 100_000));
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(got == pattern(100_000, 9));
+        }
+    });
+}
+
+#[test]
+fn t56__cancelled_sendfile_counts_what_left() {
+    on_both(|backend| {
+        let scratch = Scratch::new(&format!("t56-{backend:?}"));
+        let path = scratch.file("data", &pattern(32 << 20, 5));
+        let mut bench = Bench::new(backend);
+        let file = bench.file(&path);
+        let (ours, mut theirs) = bench.pair();
+        socket2::SockRef::from(&theirs).set_recv_buffer_size(65_536).unwrap();
+        let op = SendFile { source: ours.clone(), file, offset: 0, len: 32 << 20, head: "head".into() };
+        let id = bench.submit(0, op);
+        bench.quiet();
+        bench.q.cancel(id);
+        let What::Cancelled { done, operands: Operands::Data(head) } = bench.next_of(id) else { panic!() };
+        assert_eq!(head.to_vec(), b"head");
+        bench.q.close(ours.clone());
+        drop(ours);
+        let mut all = Vec::new();
+        theirs.read_to_end(&mut all).unwrap();
+        assert_eq!(all.len() as u64, done);
+        assert!(done > 4 && all[4..] == pattern(32 << 20, 5)[..all.len() - 4]);
+    });
+}
+
+/// Opening a file on which somebody holds a lease waits: it stands for a device that does not answer.
+#[test]
+fn t57__slow_files_do_not_hold_up_sockets() {
+    on_both(|backend| {
+        let scratch = Scratch::new(&format!("t57-{backend:?}"));
+        let mut bench = Bench::with(Config { backend, workers: 2, ..Config::default() });
+        let lease = scratch.leased("held");
+        for _ in 0..4 {
+            bench.submit(9, OpenAt { path: lease.path.clone(), options: OpenOptions::default() });
+        }
+        let (ours, mut theirs) = bench.pair();
+        let recv = bench.recv_stream(1, &ours);
+        for _ in 0..100 {
+            std::io::Write::write_all(&mut theirs, b"x").unwrap();
+            assert!(matches!(bench.next_of(recv), What::Data(_)));
+        }
+        drop(lease);
+        for _ in 0..4 {
+            assert!(matches!(bench.next().what, What::Opened(_)));
+        }
+    });
+}
+
+#[test]
+fn t58__worker_threads_have_a_limit() {
+    if !in_child("files::t58__worker_threads_have_a_limit") {
+        return;
+    }
+    on_both(|backend| {
+        let scratch = Scratch::new(&format!("t58-{backend:?}"));
+        let mut bench = Bench::with(Config { backend, workers: 3, ..Config::default() });
+        let lease = scratch.leased("held");
+        for _ in 0..50 {
+            bench.submit(0, OpenAt { path: lease.path.clone(), options: OpenOptions::default() });
+        }
+        assert!(bench.try_next(Duration::from_millis(100)).is_none());
+        let threads = count_threads(if backend == Backend::Epoll { "kevent-file" } else { "iou-wrk" });
+        assert!((1..=3).contains(&threads), "{threads}");
+        drop(lease);
+        for _ in 0..50 {
+            assert!(matches!(bench.next().what, What::Opened(_)));
+        }
+    });
+}
+
+fn count_threads(name: &str) -> usize {
+    std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .filter_map(Result::ok)
+        .filter(|t| std::fs::read_to_string(t.path().join("comm")).is_ok_and(|comm| comm.starts_with(name)))
+        .count()
+}
+
+#[test]
+fn files__are_opened_written_synced_and_read() {
+    on_both(|backend| {
+        let scratch = Scratch::new(&format!("files-{backend:?}"));
+        let mut bench = Bench::new(backend);
+        let path = scratch.0.join("new");
+        let absent = bench.submit(0, OpenAt { path: path.clone(), options: OpenOptions::default() });
+        assert!(
+            matches!(bench.next_of(absent), What::Failed { error, .. } if error.kind() == std::io::ErrorKind::NotFound)
+        );
+        let options = OpenOptions { write: true, create: true, exclusive: true, ..OpenOptions::default() };
+        let id = bench.submit(0, OpenAt { path: path.clone(), options });
+        let What::Opened(file) = bench.next_of(id) else { panic!("not opened") };
+        let parts: Vec<peyk_sockbuf::Bytes> = (0..100).map(|i| pattern(i * 3, i as u64).into()).collect();
+        let expected: Vec<u8> = parts.iter().flat_map(|p| p.iter().copied()).collect();
+        let id = bench.submit(0, WriteAt { source: file.clone(), data: parts.into(), offset: 10 });
+        assert!(matches!(bench.next_of(id), What::Wrote { bytes, .. } if bytes == expected.len() as u64));
+        let id = bench.submit(0, Fsync { source: file.clone(), data_only: backend == Backend::Epoll });
+        assert!(matches!(bench.next_of(id), What::Done));
+        assert_eq!(read(&mut bench, &file, 10, expected.len()), expected);
+        assert_eq!(std::fs::read(&path).unwrap()[10..], expected);
+        let inline = bench.q.stats().inline_reads;
+        assert!(inline > 0, "{:?}", bench.q.stats());
+    });
+}
