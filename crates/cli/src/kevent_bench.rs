@@ -123,6 +123,7 @@ pub fn repeat(time: Duration, mut step: impl FnMut() -> anyhow::Result<u64>) -> 
 }
 
 #[cfg(test)]
+#[allow(non_snake_case)] // tests are named function__case
 mod tests {
     use super::*;
 

@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(socket::get(&shared.fd, libc::SOL_SOCKET, libc::SO_REUSEADDR).unwrap(), 0);
         for (from, to) in [(&host, &own), (&other, &shared.fd)] {
             from.send_to(b"x", shared.local).unwrap();
-            let pool = crate::pool::Pool::new(0, 1).unwrap();
+            let pool = crate::pool::Pool::new(crate::pool::STRIDE, 0, 1).unwrap();
             let block = pool.take().unwrap();
             let arrived = socket::receive(std::os::fd::AsRawFd::as_raw_fd(to), None, &pool, block).unwrap();
             assert_eq!((arrived.len, arrived.from), (1, from.local_addr().unwrap()));

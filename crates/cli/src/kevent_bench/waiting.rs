@@ -64,6 +64,7 @@ struct Node {
     queue: Queue,
     source: Source,
     events: Events,
+    #[allow(clippy::vec_box, reason = "the queue takes slices of boxes")]
     train: Vec<Box<Train>>,
 }
 
