@@ -11,9 +11,35 @@ pub mod posts;
 pub mod streams;
 pub mod waiting;
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use serde::Serialize;
+
+/// The CPUs this process may use, as they were before any thread was pinned: threads inherit.
+static CPUS: OnceLock<CpuSet> = OnceLock::new();
+
+fn cpus() -> CpuSet {
+    *CPUS.get_or_init(|| sched_getaffinity(Pid::from_raw(0)).unwrap_or_default())
+}
+
+/// Keeps the calling thread on the `n`th of the CPUs of this process.
+pub fn pin(n: usize) {
+    let allowed = cpus();
+    let list: Vec<usize> = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).unwrap_or(false)).collect();
+    let mut only = CpuSet::new();
+    if !list.is_empty() && only.set(list[n % list.len()]).is_ok() {
+        // Unpinned figures are rougher, no more.
+        let _ = sched_setaffinity(Pid::from_raw(0), &only);
+    }
+}
+
+/// Lets the calling thread, and the processes it starts, use all CPUs again.
+pub fn unpin() {
+    let _ = sched_setaffinity(Pid::from_raw(0), &cpus());
+}
 
 /// One contestant of one case.
 #[derive(Clone, Debug, Serialize)]
@@ -128,14 +154,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn median__is_the_middle() {
+    fn median_is_the_middle() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0]), 2.5);
         assert!(median(&[]).is_nan());
     }
 
     #[test]
-    fn bar__is_reached_from_the_right_side() {
+    fn bar_is_reached_from_the_right_side() {
         let mut findings = Findings::default();
         findings.bar("more", &[20.0, 40.0, 30.0], &[1.0, 1.0, 1.0], 25.0, true);
         findings.bar("less", &[1.0], &[2.0], 0.4, false);

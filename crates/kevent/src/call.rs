@@ -47,11 +47,13 @@ pub(crate) enum Call {
         len: usize,
         fill: bool,
     },
+    /// `more`: what follows at once belongs into the same packet.
     Send {
         fd: RawFd,
         at: *const u8,
         len: usize,
         zero_copy: bool,
+        more: bool,
     },
     SendMsg {
         fd: RawFd,
@@ -190,7 +192,10 @@ impl Call {
                 Call::Connected { fd } => connected(fd),
                 Call::RecvPool { .. } => -i64::from(libc::EINVAL),
                 Call::Recv { fd, at, len, .. } => libc::recv(fd, at.cast(), len, NOW) as i64,
-                Call::Send { fd, at, len, .. } => libc::send(fd, at.cast(), len, NOW) as i64,
+                Call::Send { fd, at, len, more, .. } => {
+                    let flags = if more { NOW | libc::MSG_MORE } else { NOW };
+                    libc::send(fd, at.cast(), len, flags) as i64
+                }
                 Call::SendMsg { fd, message, .. } => libc::sendmsg(fd, message, NOW) as i64,
                 Call::Shutdown { fd, how } => i64::from(libc::shutdown(fd, how)),
                 Call::Read { fd, at, len, offset } => libc::pread(fd, at.cast(), len, offset as i64) as i64,
@@ -246,10 +251,11 @@ impl Call {
                 let flags = if fill { libc::MSG_WAITALL } else { 0 };
                 on!(fixed, fd, |t| opcode::Recv::new(t, at, clamp(len)).flags(flags).build())
             }
-            Call::Send { fd, at, len, zero_copy: false } => {
+            Call::Send { fd, at, len, zero_copy: false, more } => {
+                let quiet = if more { quiet | libc::MSG_MORE } else { quiet };
                 on!(fixed, fd, |t| opcode::Send::new(t, at, clamp(len)).flags(quiet).build())
             }
-            Call::Send { fd, at, len, zero_copy: true } => {
+            Call::Send { fd, at, len, zero_copy: true, .. } => {
                 let len = clamp(len);
                 on!(fixed, fd, |t| opcode::SendZc::new(t, at, len)
                     .flags(quiet)

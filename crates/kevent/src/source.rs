@@ -181,6 +181,15 @@ impl Source {
         socket::peer_addr(&self.raw())
     }
 
+    /// Whether a TCP socket sends short segments at once instead of waiting for acknowledgements
+    /// first (`TCP_NODELAY`). Right for requests and responses.
+    ///
+    /// # Errors
+    /// It is no TCP socket.
+    pub fn set_nodelay(&self, at_once: bool) -> io::Result<()> {
+        socket::set(&self.raw(), libc::IPPROTO_TCP, libc::TCP_NODELAY, at_once.into())
+    }
+
     /// Length of a file in bytes, as it is at this moment.
     ///
     /// # Errors

@@ -52,7 +52,9 @@ impl World {
         let mut q = Queue::new(Config { backend, ..Config::default() }).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        theirs.set_nodelay(true).unwrap();
         let ours = q.adopt(OwnedFd::from(listener.accept().unwrap().0)).unwrap();
+        ours.set_nodelay(true).unwrap();
         let path = std::env::temp_dir().join(format!("peyk-alloc-{}-{backend:?}", std::process::id()));
         let file = std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path);
         let file = q.adopt(OwnedFd::from(file.unwrap())).unwrap();

@@ -122,7 +122,7 @@ impl World {
             }
             2 | 3 => {
                 let mode = [SendMode::Copy, SendMode::Auto, SendMode::ZeroCopy][self.below(3) as usize];
-                let _ = self.submit(Send { source: ours, data: vec![1; len * 5].into(), mode });
+                self.submit(Send { source: ours, data: vec![1; len * 5].into(), mode });
             }
             4 => {
                 let (offset, len) = (self.below(200_000), self.below(150_000));

@@ -7,7 +7,7 @@ use std::{path::Path, time::Duration};
 use crate::{
     command::bench::write_json,
     flags::{BenchKevent, KeventCase},
-    kevent_bench::{Effort, Findings, datagrams, files, http, posts, streams, waiting},
+    kevent_bench::{Effort, Findings, datagrams, files, http, posts, streams, unpin, waiting},
     progress::Bar,
 };
 
@@ -31,6 +31,7 @@ pub fn run(flags: &BenchKevent) -> Result<()> {
     let bar = Bar::new(flags.cases.len() as u64, "bench kevent");
     for case in &flags.cases {
         bar.say(&format!("{case:?}"));
+        unpin();
         // What the other cases found is shown in any case.
         if let Err(error) = measure(*case, effort, &folder, &mut findings) {
             findings.absent.push(format!("{case:?}: it failed: {error:#}"));

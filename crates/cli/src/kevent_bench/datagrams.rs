@@ -8,7 +8,6 @@ use anyhow::{Result, anyhow};
 use peyk::kevent::{Backend, Config, Events, Queue, RecvMsg, Token, Train, Wait, What, floor::Batch, udp};
 
 use super::{Effort, Findings};
-use crate::process;
 
 const BATCH: usize = 64;
 
@@ -38,7 +37,7 @@ fn plain(size: usize, time: Duration) -> Result<f64> {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| -> Result<()> {
-            process::pin(0);
+            super::pin(0);
             let socket = UdpSocket::bind("127.0.0.1:0")?;
             let mut batch = Batch::new(BATCH, size, Some(to));
             while !stop.load(Ordering::Relaxed) {
@@ -46,7 +45,7 @@ fn plain(size: usize, time: Duration) -> Result<f64> {
             }
             Ok(())
         });
-        process::pin(1);
+        super::pin(1);
         let mut batch = Batch::new(BATCH, 2048, None);
         let start = Instant::now();
         let mut count = 0;
@@ -66,7 +65,7 @@ fn trains(size: usize, time: Duration, backend: Backend) -> Result<f64> {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| -> Result<()> {
-            process::pin(0);
+            super::pin(0);
             let mut queue = Queue::new(Config { backend, ..Config::default() })?;
             let bound = udp::bind("127.0.0.1:0".parse()?, &udp::Options::default())?;
             let source = queue.adopt(bound.fd)?;
@@ -80,7 +79,7 @@ fn trains(size: usize, time: Duration, backend: Backend) -> Result<f64> {
             }
             Ok(())
         });
-        process::pin(1);
+        super::pin(1);
         let mut queue = Queue::new(Config { backend, ..Config::default() })?;
         let source = queue.adopt(bound.fd)?;
         queue.submit(Token(0), RecvMsg { source }).map_err(|r| r.why)?;

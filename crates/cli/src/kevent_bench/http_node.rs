@@ -79,6 +79,7 @@ impl Server {
         let at = event.token.0 as usize;
         match event.what {
             What::Accepted(source) => {
+                source.set_nodelay(true)?;
                 let place = self.free.pop().unwrap_or_else(|| {
                     self.connections.push(None);
                     self.connections.len() - 1
@@ -155,6 +156,7 @@ fn on_tokio(listener: TcpListener, folder: &Path) -> Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         loop {
             let (mut stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
             tokio::task::spawn_local(async move {
                 let mut unread = Vec::with_capacity(8192);
                 while let Ok(1..) = stream.read_buf(&mut unread).await {

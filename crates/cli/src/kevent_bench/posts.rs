@@ -8,7 +8,6 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use peyk::kevent::{Config, Events, Message, PostError, Queue, Spin, Wait};
 
 use super::{Effort, Findings, repeat};
-use crate::process;
 
 /// Measures.
 pub fn run(effort: Effort, findings: &mut Findings) -> Result<()> {
@@ -29,12 +28,12 @@ fn eventfd(time: Duration) -> Result<f64> {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
-            process::pin(1);
+            super::pin(1);
             while !over.load(Ordering::Relaxed) {
                 let _ = fd.read();
             }
         });
-        process::pin(0);
+        super::pin(0);
         let (_, nanos) = repeat(time, || {
             for _ in 0..64 {
                 fd.write(1)?;
@@ -53,7 +52,7 @@ fn post(time: Duration) -> Result<f64> {
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| -> Result<()> {
-            process::pin(1);
+            super::pin(1);
             let mut queue = Queue::new(Config { inlet: 1 << 14, ..Config::default() })?;
             tell.send(queue.handle())?;
             let mut events = Events::with_capacity(64);
@@ -64,7 +63,7 @@ fn post(time: Duration) -> Result<f64> {
             }
             Ok(())
         });
-        process::pin(0);
+        super::pin(0);
         let handle = told.recv()?;
         let (_, nanos) = repeat(time, || {
             for arg in 0..64 {

@@ -52,7 +52,7 @@ fn plain(unit: usize, time: Duration) -> Result<f64> {
     let (mut a, mut b) = pair()?;
     let cpu = process::cpu_seconds();
     let reader = std::thread::spawn(move || {
-        process::pin(1);
+        super::pin(1);
         let mut buf = vec![0; unit];
         let mut total = 0u64;
         while let Ok(n @ 1..) = b.read(&mut buf) {
@@ -60,7 +60,7 @@ fn plain(unit: usize, time: Duration) -> Result<f64> {
         }
         total
     });
-    process::pin(0);
+    super::pin(0);
     let buf = vec![7; unit];
     let start = Instant::now();
     while start.elapsed() < time {
@@ -75,7 +75,7 @@ fn queued(unit: usize, time: Duration, backend: Backend, mode: SendMode) -> Resu
     let (a, b) = pair()?;
     let cpu = process::cpu_seconds();
     let reader = std::thread::spawn(move || receive(b, unit, backend));
-    process::pin(0);
+    super::pin(0);
     let mut queue = Queue::new(Config { backend, ..Config::default() })?;
     let source = queue.adopt(OwnedFd::from(a))?;
     let mut free: Vec<IoBuf> = (0..16).map(|_| vec![7; unit].into()).collect();
@@ -122,7 +122,7 @@ fn queued(unit: usize, time: Duration, backend: Backend, mode: SendMode) -> Resu
 }
 
 fn receive(stream: TcpStream, unit: usize, backend: Backend) -> Result<u64> {
-    process::pin(1);
+    super::pin(1);
     let stream_block = (unit as u32).min(64 << 10);
     let mut queue = Queue::new(Config { backend, stream_block, ..Config::default() })?;
     let source = queue.adopt(OwnedFd::from(stream))?;

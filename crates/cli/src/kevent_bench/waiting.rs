@@ -39,13 +39,13 @@ fn blocking(time: Duration) -> Result<f64> {
     let to = b.local_addr()?;
     a.set_read_timeout(Some(Duration::from_secs(2)))?;
     let echo = std::thread::spawn(move || {
-        process::pin(1);
+        super::pin(1);
         let mut buf = [0; 200];
         while let Ok((n @ 1.., from)) = b.recv_from(&mut buf) {
             let _ = b.send_to(&buf[..n], from);
         }
     });
-    process::pin(0);
+    super::pin(0);
     let mut buf = [0; 200];
     let mut times = Vec::new();
     let start = Instant::now();
@@ -64,8 +64,7 @@ struct Node {
     queue: Queue,
     source: Source,
     events: Events,
-    #[allow(clippy::vec_box, reason = "the queue takes slices of boxes")]
-    train: Vec<Box<Train>>,
+    train: [Box<Train>; 1],
 }
 
 impl Node {
@@ -74,7 +73,7 @@ impl Node {
         let bound = udp::bind("127.0.0.1:0".parse()?, &udp::Options::default())?;
         let source = queue.adopt(bound.fd)?;
         queue.submit(Token(0), RecvMsg { source: source.clone() }).map_err(|r| r.why)?;
-        Ok((Node { queue, source, events: Events::with_capacity(8), train: vec![Train::new()] }, bound.local))
+        Ok((Node { queue, source, events: Events::with_capacity(8), train: [Train::new()] }, bound.local))
     }
 
     fn send(&mut self, to: std::net::SocketAddr, bytes: &[u8]) -> Result<()> {
@@ -100,7 +99,7 @@ fn queued(time: Duration, backend: Backend, spin: Spin) -> Result<f64> {
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         let echo = scope.spawn(|| -> Result<()> {
-            process::pin(1);
+            super::pin(1);
             let (mut node, addr) = Node::new(backend)?;
             tell.send(addr)?;
             while !over.load(Ordering::Relaxed) {
@@ -110,7 +109,7 @@ fn queued(time: Duration, backend: Backend, spin: Spin) -> Result<f64> {
             }
             Ok(())
         });
-        process::pin(0);
+        super::pin(0);
         let to = told.recv()?;
         let (mut node, _) = Node::new(backend)?;
         let mut times = Vec::new();

@@ -59,7 +59,7 @@ impl TcpListener {
     }
 }
 
-/// A connection. Dropping it closes it when queued sends have left; see [`TcpStream::abort`].
+/// A connection; short sends leave at once (`TCP_NODELAY`). Dropping it closes it when queued sends have left; see [`TcpStream::abort`].
 #[derive(Debug)]
 pub struct TcpStream {
     local: Local,
@@ -70,6 +70,8 @@ pub struct TcpStream {
 
 impl TcpStream {
     fn new(local: &Local, source: Source) -> TcpStream {
+        // A connection that is gone already says so when it is used.
+        let _ = source.set_nodelay(true);
         TcpStream { local: local.clone(), source, recv: None, over: false }
     }
 

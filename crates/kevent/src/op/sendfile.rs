@@ -227,7 +227,13 @@ impl Machine for Sendfile {
             }
             Phase::Send => {
                 let rest = &self.buf[self.sent..self.filled];
-                Call::Send { fd: out, at: rest.as_ptr(), len: rest.len(), zero_copy: false }
+                Call::Send {
+                    fd: out,
+                    at: rest.as_ptr(),
+                    len: rest.len(),
+                    zero_copy: false,
+                    more: self.left > 0 && !self.short,
+                }
             }
             Phase::Probe => {
                 self.slice_end = self.offset + self.slice();
