@@ -1,7 +1,8 @@
-//! The command `peyk`: demo, bench, serve, ping, decode. No protocol is here: this crate measures and shows.
+//! The command `peyk`: demo, bench, kcm, serve, ping, decode. No protocol is here: this crate measures and shows.
 
 #![forbid(unsafe_code)]
 
+mod bench_kcm;
 mod bench_traffic;
 mod command;
 mod flags;
@@ -31,8 +32,10 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::DemoNode => node::run_child(),
         Command::Bench(Bench::Rpc(flags)) => interruptible().and_then(|()| command::bench::rpc(flags)),
+        Command::Bench(Bench::Kcm(flags)) => bench_kcm::run(flags),
         Command::Demo(flags) => interruptible().and_then(|()| command::demo::run(flags)),
         Command::Decode(flags) => command::decode::run(flags),
+        Command::Kcm(flags) => command::kcm::run(flags),
         Command::Serve(flags) => command::serve::run(flags),
         Command::Ping(flags) => command::ping::run(flags),
     };
