@@ -4,6 +4,7 @@ pub mod bench;
 pub mod bench_kevent;
 pub mod decode;
 pub mod demo;
+pub mod kcm;
 pub mod ping;
 pub mod serve;
 pub mod sim;

@@ -47,6 +47,8 @@ pub enum Command {
     Decode(Decode),
     // Described by its flags, whose longer text a comment here would hide.
     Sim(Box<Sim>),
+    /// Balance whole messages of TCP clients over connections to backends.
+    Kcm(Kcm),
     /// A measuring process (started by demo and bench).
     #[command(hide = true)]
     DemoNode,
@@ -119,6 +121,8 @@ pub enum Bench {
     Rpc(BenchRpc),
     /// The completion queue beside plain calls, epoll, the io-uring crate, tokio and nginx.
     Kevent(BenchKevent),
+    /// KCM beside threads that own their connections: the cases K1 to K11.
+    Kcm(BenchKcm),
 }
 
 /// The completion queue beside plain calls, epoll, the io-uring crate, tokio and nginx.
@@ -186,6 +190,60 @@ pub enum HttpServer {
     Kevent,
     /// On tokio.
     Tokio,
+}
+
+/// Balance whole messages of TCP clients over connections to backends.
+///
+/// Accepts connections and sends each message, whole, over the backend connection with the least to do; replies go
+/// back to who asked, in the order of the requests. Backends must answer each request once. Clients whose backend is
+/// lost before it answers are disconnected; lost backends are tried again.
+#[derive(Args, Debug)]
+#[command(after_help = "EXAMPLES:\n  peyk kcm --frame resp --backend 127.0.0.1:6379 --connections 4\n  \
+                        peyk kcm --frame length:4be --listen 0.0.0.0:7000 --backend 10.0.0.1:7000 --backend 10.0.0.2:7000\n  \
+                        peyk kcm --frame bpf:parser.o --backend 127.0.0.1:9090")]
+pub struct Kcm {
+    /// How messages are framed: a protocol (an unknown name prints the list), length:<bytes><be|le>, or bpf:FILE.
+    #[arg(long, value_name = "FRAMER")]
+    pub frame: String,
+    /// Where clients connect.
+    #[arg(long, default_value = "127.0.0.1:7379", value_name = "ADDRESS")]
+    pub listen: std::net::SocketAddr,
+    /// Where requests go; may be given several times.
+    #[arg(long, required = true, value_name = "ADDRESS")]
+    pub backend: Vec<std::net::SocketAddr>,
+    /// Connections to each backend.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub connections: u32,
+    /// Longest message, in bytes.
+    #[arg(long, default_value_t = 64 << 20, value_name = "BYTES")]
+    pub max_message: usize,
+    /// Print statistics this often; 0s is never.
+    #[arg(long, value_parser = duration, default_value = "0s", value_name = "TIME")]
+    pub interval: Duration,
+}
+
+/// KCM beside threads that own their connections: the cases K1 to K11.
+///
+/// Server and client run in one process over the loopback interface. The baseline is a thread per worker with an epoll
+/// set of its own, which reads, handles and answers the connections bound to it. Baseline and KCM take turns; shown is
+/// the median of the ratios of neighbouring rounds, with quartiles, beside the bar the case must reach.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "EXAMPLES:\n  peyk bench kcm\n  peyk bench kcm --cases k1,k2a --pairs 11 --json kcm.json"
+)]
+pub struct BenchKcm {
+    /// Cases to run.
+    #[arg(long, value_delimiter = ',', default_value = "k1,k2a,k2b,k2c,k2d,k3,k3n")]
+    pub cases: Vec<String>,
+    /// Pairs of rounds of each case.
+    #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=101))]
+    pub pairs: u32,
+    /// Time of one round.
+    #[arg(long, value_parser = duration, default_value = "300ms", value_name = "TIME")]
+    pub time: Duration,
+    /// Write the results as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
 }
 
 /// Closed loop of RPCs of one size: Homa beside bare UDP and kernel TCP.

@@ -1,7 +1,8 @@
-//! The command `peyk`: demo, bench, serve, ping, decode, sim. No protocol is here: this crate measures and shows.
+//! The command `peyk`: demo, bench, kcm, serve, ping, decode, sim. No protocol is here: this crate measures and shows.
 
 #![forbid(unsafe_code)]
 
+mod bench_kcm;
 mod bench_traffic;
 mod command;
 mod flags;
@@ -36,6 +37,8 @@ fn main() -> ExitCode {
         Command::HttpNode(flags) => kevent_bench::http_node::run(flags),
         Command::Demo(flags) => interruptible().and_then(|()| command::demo::run(flags)),
         Command::Decode(flags) => command::decode::run(flags),
+        Command::Bench(Bench::Kcm(flags)) => bench_kcm::run(flags),
+        Command::Kcm(flags) => command::kcm::run(flags),
         Command::Sim(flags) => return command::sim::run(flags),
         Command::Serve(flags) => command::serve::run(flags),
         Command::Ping(flags) => command::ping::run(flags),

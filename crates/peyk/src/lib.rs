@@ -47,6 +47,7 @@
 //! - [`blocking`] has the same calls without async.
 //! - [`Service`] and [`Stack::serve_fn`] run your code on the stack's own thread: the lowest
 //!   latency, for handlers that take microseconds.
+//! - [`kcm`] sends and receives whole messages over ordinary TCP, N sockets by M connections.
 //! - [`kevent`] is the completion queue below, for those who want it by itself.
 //!
 //! # Errors
@@ -60,6 +61,7 @@
 
 pub mod blocking;
 pub mod homa;
+pub mod kcm;
 
 /// One completion queue for sockets, files, timers, signals and messages, on io_uring or epoll.
 ///

@@ -26,6 +26,7 @@ mod config;
 mod core;
 pub mod driver;
 mod error;
+pub mod kcm;
 mod service;
 mod shard;
 mod socket;

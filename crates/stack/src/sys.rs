@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Binds the calling thread to one CPU.
 ///
@@ -32,6 +33,82 @@ pub(crate) fn random_u64() -> io::Result<u64> {
     // SAFETY: `bytes` is writable for its length.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     if got == 8 { Ok(u64::from_ne_bytes(bytes)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// An epoll set that any number of threads may wait on: an edge wakes one of them.
+#[derive(Debug)]
+pub(crate) struct Epoll(OwnedFd);
+
+pub(crate) use libc::epoll_event as EpollEvent;
+
+/// Readable (or ended), by edge; writable, by edge; readable, by level.
+pub(crate) const READ_EDGE: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
+pub(crate) const WRITE_EDGE: u32 = (libc::EPOLLOUT | libc::EPOLLET) as u32;
+pub(crate) const READ_LEVEL: u32 = libc::EPOLLIN as u32;
+
+impl Epoll {
+    pub(crate) fn new() -> io::Result<Epoll> {
+        // SAFETY: no memory is involved.
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        owned(fd).map(Epoll)
+    }
+
+    pub(crate) fn add(&self, fd: BorrowedFd<'_>, events: u32, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, events, token)
+    }
+
+    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, fd, 0, 0)
+    }
+
+    fn control(&self, what: i32, fd: BorrowedFd<'_>, events: u32, token: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events, u64: token };
+        // SAFETY: `event` is valid for the call; both descriptors are open as long as they are borrowed.
+        match unsafe { libc::epoll_ctl(self.0.as_raw_fd(), what, fd.as_raw_fd(), &raw mut event) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Waits up to `timeout_ms` (-1: for ever) and returns what happened; an interruption is nothing.
+    pub(crate) fn wait<'a>(
+        &self,
+        out: &'a mut [EpollEvent],
+        timeout_ms: i32,
+    ) -> io::Result<&'a [EpollEvent]> {
+        // SAFETY: `out` is writable for its length.
+        let count = unsafe {
+            libc::epoll_wait(self.0.as_raw_fd(), out.as_mut_ptr(), out.len().min(1 << 16) as i32, timeout_ms)
+        };
+        match usize::try_from(count) {
+            Ok(count) => Ok(&out[..count]),
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => Ok(&out[..0]),
+                error => Err(error),
+            },
+        }
+    }
+}
+
+impl std::os::fd::AsFd for Epoll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// An eventfd: a counter that readiness can be waited for.
+pub(crate) fn eventfd() -> io::Result<std::fs::File> {
+    // SAFETY: no memory is involved.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    owned(fd).map(std::fs::File::from)
+}
+
+fn owned(fd: i32) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the system has just given us this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(test)]

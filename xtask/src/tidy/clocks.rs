@@ -10,7 +10,7 @@ use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{ItemUse, Macro, UseTree};
 
-const PURE: [&str; 3] = ["crates/wire", "crates/sansio", "crates/homa"];
+const PURE: [&str; 4] = ["crates/wire", "crates/sansio", "crates/homa", "crates/kcm"];
 
 /// Paths that a pure crate must not name, and what to use instead. A `use` of a module on the way
 /// to one (`use std::time`) or of all in it counts as well.

@@ -8,22 +8,26 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use std::path::Path;
 
 /// Crates from the bottom up, with those of ours each may import.
-const TABLE: [(&str, &[&str]); 10] = [
+const TABLE: [(&str, &[&str]); 11] = [
     ("peyk-wire", &[]),
     ("peyk-sansio", &[]),
     ("peyk-sockbuf", &[]),
     ("peyk-homa", &["peyk-wire", "peyk-sansio", "peyk-sockbuf"]),
     ("peyk-sim", &["peyk-wire", "peyk-sansio", "peyk-sockbuf", "peyk-homa"]),
+    ("peyk-kcm", &["peyk-sansio", "peyk-sockbuf"]),
     ("peyk-kevent", &["peyk-sansio", "peyk-sockbuf"]),
-    ("peyk-stack", &["peyk-wire", "peyk-sansio", "peyk-sockbuf", "peyk-homa", "peyk-kevent"]),
-    ("peyk", &["peyk-wire", "peyk-sansio", "peyk-sockbuf", "peyk-homa", "peyk-kevent", "peyk-stack"]),
+    ("peyk-stack", &["peyk-wire", "peyk-sansio", "peyk-sockbuf", "peyk-homa", "peyk-kcm", "peyk-kevent"]),
+    (
+        "peyk",
+        &["peyk-wire", "peyk-sansio", "peyk-sockbuf", "peyk-homa", "peyk-kcm", "peyk-kevent", "peyk-stack"],
+    ),
     ("peyk-cli", &["peyk", "peyk-wire", "peyk-sim"]),
     ("xtask", &[]),
 ];
 
 /// Crates that take time, packets and randomness from outside: a runtime, a socket, a clock or the
 /// entropy of the operating system has no place in them.
-const PURE: [&str; 5] = ["peyk-wire", "peyk-sansio", "peyk-sockbuf", "peyk-homa", "peyk-sim"];
+const PURE: [&str; 6] = ["peyk-wire", "peyk-sansio", "peyk-sockbuf", "peyk-homa", "peyk-sim", "peyk-kcm"];
 const IMPURE: [&str; 18] = [
     "async-io",
     "async-std",
@@ -133,6 +137,8 @@ mod tests {
         use DependencyKind::{Build, Development, Normal};
         for (package, import, kind, is_fine) in [
             ("peyk-homa", "peyk-wire", Normal, true),
+            ("peyk-kcm", "peyk-wire", Normal, false),
+            ("peyk-kcm", "libc", Normal, false),
             ("peyk-homa", "peyk-stack", Normal, false),
             ("peyk-homa", "peyk-kevent", Build, false),
             ("peyk-kevent", "peyk-wire", Normal, false),

@@ -1,0 +1,267 @@
+//! `peyk bench kcm`: the multiplexor beside threads that own their connections, in pairs of rounds.
+
+mod baseline;
+mod client;
+mod work;
+
+use std::net::{SocketAddr, TcpStream};
+
+use anyhow::{Context, Result, bail};
+use peyk::kcm::framer::{LengthField, Spread};
+use peyk::kcm::{Config, Mux, Order, ServeOptions, Steer, Workers};
+use serde::Serialize;
+
+use crate::command::bench::write_json;
+use crate::flags::BenchKcm;
+use crate::progress::Bar;
+use client::{Load, Round};
+use work::Work;
+
+/// One case: the load, the work, and what must come out.
+struct Case {
+    name: &'static str,
+    about: &'static str,
+    load: Load,
+    threads: usize,
+    work: Work,
+    /// Worker of each connection in the baseline.
+    placement: &'static [usize],
+    /// Least ratio of requests per second; most of mean latency, its deviation, and its 99th percentile.
+    bars: [Option<f64>; 4],
+    is_pool: bool,
+}
+
+/// Ratios of KCM to baseline: quartiles over the pairs.
+#[derive(Serialize)]
+struct Ratios {
+    rate: [f64; 3],
+    mean: [f64; 3],
+    deviation: [f64; 3],
+    p99: [f64; 3],
+}
+
+#[derive(Serialize)]
+struct Row {
+    case: &'static str,
+    about: &'static str,
+    ratios: Ratios,
+    baseline_per_second: f64,
+    kcm_per_second: f64,
+    bars: [Option<f64>; 4],
+    reached: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    rows: Vec<Row>,
+    pairs: u32,
+    milliseconds_per_round: u64,
+    cpus: usize,
+}
+
+fn load(connections: usize, depth: usize, bytes: usize) -> Load {
+    Load { connections, depth, bytes }
+}
+
+/// Connections dealt out evenly to two threads.
+const EVEN: &[usize] = &[0, 1];
+
+fn cases() -> Vec<Case> {
+    let mut cases = working_cases();
+    let plain = |name, about, load, bars, is_pool| Case {
+        name,
+        about,
+        load,
+        threads: 2,
+        work: Work::None,
+        placement: EVEN,
+        bars,
+        is_pool,
+    };
+    let (many, pool) =
+        ("8 connections x 32, 64 B, no work, 2 threads", "k3 with a reader and a pool of workers");
+    let first = [Some(1.0), Some(0.92), None, None];
+    cases.insert(
+        0,
+        plain("k1", "8 connections x 2, 5000 B, dropped, 2 threads", load(8, 2, 5000), first, false),
+    );
+    cases.push(plain("k3", many, load(8, 32, 64), [Some(1.0), None, None, None], false));
+    cases.push(plain("k3n", pool, load(8, 32, 64), [None; 4], true));
+    cases
+}
+
+fn working_cases() -> Vec<Case> {
+    let wait = Work::Wait { micros: 280.0 };
+    let cpu = Work::Cpu { micros: 50 };
+    let case = |name, about, load, threads, work, placement, bars| Case {
+        name,
+        about,
+        load,
+        threads,
+        work,
+        placement,
+        bars,
+        is_pool: false,
+    };
+    let unequal = [Some(1.55), None, Some(0.65), Some(0.65)];
+    let about = "8 connections x 1, 280 us of waiting, 8 threads";
+    vec![
+        case("k2a", about, load(8, 1, 64), 8, wait, &[0, 0, 0, 1, 1, 2, 3, 4], unequal),
+        case(
+            "k2b",
+            "1 connection x 8, 50 us of CPU, 2 threads",
+            load(1, 8, 64),
+            2,
+            cpu,
+            &[0],
+            [Some(1.5), None, None, None],
+        ),
+        case(
+            "k2c",
+            "4 connections, 3 on one thread, 50 us of CPU, 2 threads",
+            load(4, 1, 64),
+            2,
+            cpu,
+            &[0, 0, 0, 1],
+            [Some(1.15), None, None, Some(0.8)],
+        ),
+        case(
+            "k2d",
+            "1 connection x 8, 280 us of waiting, 8 threads",
+            load(1, 8, 64),
+            8,
+            wait,
+            &[0],
+            [Some(5.5), None, None, None],
+        ),
+    ]
+}
+
+/// Runs the benchmark.
+pub fn run(flags: &BenchKcm) -> Result<()> {
+    let all = cases();
+    let known: Vec<&str> = all.iter().map(|case| case.name).collect();
+    if let Some(wrong) = flags.cases.iter().find(|name| !known.contains(&name.as_str())) {
+        bail!("no case {wrong}; there are {}", known.join(", "));
+    }
+    let chosen: Vec<&Case> = all.iter().filter(|case| flags.cases.iter().any(|n| n == case.name)).collect();
+    let bar = Bar::new(u64::from(flags.pairs) * chosen.len() as u64, "bench kcm");
+    let mut rows = Vec::new();
+    for case in chosen {
+        let mut pairs = Vec::new();
+        for _ in 0..flags.pairs {
+            bar.say(case.name);
+            let baseline = {
+                let (addr, _server) = baseline::threads(case.threads, case.placement, case.work)?;
+                client::round(addr, case.load, flags.time)?
+            };
+            let ours = if case.is_pool {
+                let (addr, _server) = baseline::pool(case.threads, case.work)?;
+                client::round(addr, case.load, flags.time)?
+            } else {
+                let (addr, _server) = multiplexed(case)?;
+                client::round(addr, case.load, flags.time)?
+            };
+            pairs.push((baseline, ours));
+            bar.advance(1);
+        }
+        rows.push(row(case, &pairs));
+    }
+    bar.finish();
+    print_table(&rows);
+    if let Some(path) = &flags.json {
+        let cpus = std::thread::available_parallelism().map_or(0, usize::from);
+        let milliseconds_per_round = flags.time.as_millis() as u64;
+        write_json(path, &Report { rows, pairs: flags.pairs, milliseconds_per_round, cpus })?;
+        println!("\nWrote {}", path.display());
+    }
+    Ok(())
+}
+
+/// What must live while the server runs, in the order of its end.
+struct Served {
+    _workers: Workers,
+    _socket: peyk::kcm::Socket,
+}
+
+fn multiplexed(case: &Case) -> Result<(SocketAddr, Served)> {
+    let config = Config { steer: Steer::Pull, order: Order::Any, ..Config::default() };
+    let (mux, socket) = Mux::open(config)?;
+    let framer = LengthField::be(0, 4).plus(4).spread_as(Spread::Any);
+    let addr = mux.listen("127.0.0.1:0".parse()?, Box::new(framer), false)?.local_addr();
+    let work = case.work;
+    let options = ServeOptions { threads: case.threads, ..ServeOptions::default() };
+    let workers = mux
+        .serve(&socket, options, move |message, replies| {
+            work.run();
+            replies.reply(&work::answer(&message.bytes));
+        })
+        .context("starting the workers")?;
+    Ok((addr, Served { _workers: workers, _socket: socket }))
+}
+
+fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_unstable_by(f64::total_cmp);
+    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
+    [at(0.25), at(0.5), at(0.75)]
+}
+
+fn row(case: &Case, pairs: &[(Round, Round)]) -> Row {
+    let ratio = |of: &dyn Fn(&Round) -> f64| quartiles(pairs.iter().map(|(a, b)| of(b) / of(a)).collect());
+    let median = |of: &dyn Fn(&(Round, Round)) -> f64| quartiles(pairs.iter().map(of).collect())[1];
+    let ratios = Ratios {
+        rate: ratio(&|round| round.per_second),
+        mean: ratio(&|round| round.mean_us),
+        deviation: ratio(&|round| round.deviation_us),
+        p99: ratio(&|round| round.p99_us),
+    };
+    let most = [ratios.mean[1], ratios.deviation[1], ratios.p99[1]];
+    let reached = case.bars[0].is_none_or(|bar| ratios.rate[1] >= bar)
+        && most.iter().zip(&case.bars[1..]).all(|(value, bar)| bar.is_none_or(|bar| *value <= bar));
+    Row {
+        case: case.name,
+        about: case.about,
+        ratios,
+        baseline_per_second: median(&|(baseline, _)| baseline.per_second),
+        kcm_per_second: median(&|(_, ours)| ours.per_second),
+        bars: case.bars,
+        reached,
+    }
+}
+
+fn print_table(rows: &[Row]) {
+    println!("KCM over a thread for each share of the connections; medians of pairs [quartiles], then bars");
+    println!(
+        "{:<5} {:>9} {:>9}  {:<19} {:<19} {:<19} {:<19}",
+        "case", "base/s", "kcm/s", "requests/s", "mean latency", "deviation", "p99"
+    );
+    for row in rows {
+        let cell = |ratio: &[f64; 3]| format!("{:.2} [{:.2}-{:.2}]", ratio[1], ratio[0], ratio[2]);
+        println!(
+            "{:<5} {:>9.0} {:>9.0}  {:<19} {:<19} {:<19} {:<19}",
+            row.case,
+            row.baseline_per_second,
+            row.kcm_per_second,
+            cell(&row.ratios.rate),
+            cell(&row.ratios.mean),
+            cell(&row.ratios.deviation),
+            cell(&row.ratios.p99)
+        );
+        let bars: Vec<String> = ["requests/s >=", "latency <=", "deviation <=", "p99 <="]
+            .iter()
+            .zip(row.bars)
+            .filter_map(|(what, bar)| bar.map(|bar| format!("{what} {bar:.2}")))
+            .collect();
+        let verdict = match (bars.is_empty(), row.reached) {
+            (true, _) => "for contrast",
+            (_, true) => "reached",
+            _ => "missed",
+        };
+        println!("      {}: {} {verdict}", row.about, bars.join(", "));
+    }
+}
+
+/// Ends a stream in both directions; it may have ended already.
+fn shut(tcp: &TcpStream) {
+    let _ = tcp.shutdown(std::net::Shutdown::Both);
+}

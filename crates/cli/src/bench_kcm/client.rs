@@ -1,0 +1,137 @@
+//! The load: connections that keep some requests open each, on one thread; the stamp in each reply tells
+//! its latency.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use hdrhistogram::Histogram;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+
+/// What is asked of the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Connections.
+    pub connections: usize,
+    /// Requests kept open on each.
+    pub depth: usize,
+    /// Bytes of a request, its length field included.
+    pub bytes: usize,
+}
+
+/// What came of one round.
+#[derive(Clone, Copy, Debug)]
+pub struct Round {
+    /// Requests answered in a second.
+    pub per_second: f64,
+    /// Mean latency.
+    pub mean_us: f64,
+    /// Its standard deviation.
+    pub deviation_us: f64,
+    /// Its 99th percentile.
+    pub p99_us: f64,
+}
+
+struct Connection {
+    tcp: TcpStream,
+    /// Bytes of a reply that is cut.
+    partial: Vec<u8>,
+    /// Bytes of requests the socket has not taken.
+    unsent: Vec<u8>,
+}
+
+/// Loads a server for some time, after a warm-up of a quarter of it.
+pub fn round(addr: SocketAddr, load: Load, time: Duration) -> Result<Round> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    let base = Instant::now();
+    let mut connections = Vec::new();
+    for i in 0..load.connections {
+        let tcp = TcpStream::connect(addr).context("connecting to the server of the benchmark")?;
+        tcp.set_nodelay(true)?;
+        epoll.add(&tcp, EpollEvent::new(EpollFlags::EPOLLIN, i as u64))?;
+        connections.push(Connection { tcp, partial: Vec::new(), unsent: Vec::new() });
+    }
+    for connection in &mut connections {
+        connection.tcp.set_nonblocking(true)?;
+        connection.ask(load, load.depth, base)?;
+    }
+    let mut histogram = Histogram::<u64>::new_with_bounds(1, 60_000_000_000, 3)?;
+    let (warm, end) = (time / 4, time / 4 + time);
+    let mut events = [EpollEvent::empty(); 64];
+    let mut buffer = vec![0; 64 * 1024];
+    let mut quiet = 0;
+    while base.elapsed() < end {
+        let ready = epoll.wait(&mut events, EpollTimeout::from(100u16))?;
+        quiet = if ready == 0 { quiet + 1 } else { 0 };
+        ensure!(quiet < 50, "the server does not answer any more");
+        for event in &events[..ready] {
+            let connection = &mut connections[event.data() as usize];
+            let answered = connection.take(&mut buffer, base, warm, &mut histogram)?;
+            connection.ask(load, answered, base)?;
+        }
+        for connection in connections.iter_mut().filter(|connection| !connection.unsent.is_empty()) {
+            connection.push()?;
+        }
+    }
+    Ok(Round {
+        per_second: histogram.len() as f64 / (base.elapsed() - warm).as_secs_f64(),
+        mean_us: histogram.mean() / 1e3,
+        deviation_us: histogram.stdev() / 1e3,
+        p99_us: histogram.value_at_quantile(0.99) as f64 / 1e3,
+    })
+}
+
+impl Connection {
+    /// Sends so many requests, stamped with the time, in one piece.
+    fn ask(&mut self, load: Load, count: usize, base: Instant) -> Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        let stamp = (base.elapsed().as_nanos() as u64).to_be_bytes();
+        for _ in 0..count {
+            self.unsent.extend_from_slice(&(load.bytes as u32 - 4).to_be_bytes());
+            self.unsent.extend_from_slice(&stamp);
+            self.unsent.resize(self.unsent.len() + load.bytes - 12, 7);
+        }
+        self.push()
+    }
+
+    fn push(&mut self) -> Result<()> {
+        match (&self.tcp).write(&self.unsent) {
+            Ok(count) => {
+                self.unsent.drain(..count);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error).context("sending requests"),
+        }
+        Ok(())
+    }
+
+    /// Takes the replies that are there and returns how many.
+    fn take(
+        &mut self,
+        buffer: &mut [u8],
+        base: Instant,
+        warm: Duration,
+        histogram: &mut Histogram<u64>,
+    ) -> Result<usize> {
+        let count = match (&self.tcp).read(buffer) {
+            Ok(0) => anyhow::bail!("the server has closed a connection"),
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error).context("receiving replies"),
+        };
+        self.partial.extend_from_slice(&buffer[..count]);
+        let now = base.elapsed();
+        let whole = self.partial.len() / 12;
+        for reply in self.partial.chunks_exact(12) {
+            let stamp = u64::from_be_bytes(reply[4..12].try_into()?);
+            if now >= warm {
+                histogram.saturating_record((now.as_nanos() as u64).saturating_sub(stamp));
+            }
+        }
+        self.partial.drain(..whole * 12);
+        Ok(whole)
+    }
+}

@@ -1,0 +1,135 @@
+//! Create, options, clone: cases 1 to 14.
+
+use crate::common::sim::*;
+use peyk_kcm::error::{AttachError, CloneError, RecvError};
+use peyk_kcm::*;
+
+#[test]
+fn case_001__datagram_and_seqpacket_open() {
+    for kind in [Kind::Datagram, Kind::SeqPacket] {
+        let (mut lab, socket) = Lab::new(Config { kind, ..Config::default() });
+        let psock = lab.attach();
+        lab.send(socket, b"out");
+        lab.input(psock, &msg(b"in"));
+        assert_eq!(lab.got(psock), [b"out"]);
+        assert_eq!(lab.drain(socket), [b"in"]);
+    }
+}
+
+#[test]
+fn case_003__recv_disable_is_a_flag() {
+    let (mut lab, socket) = Lab::new(Config::default());
+    assert_eq!(lab.mux.recv_disabled(socket), Some(false));
+    for value in [true, true, false, false] {
+        lab.mux.set_recv_disable(socket, value).unwrap();
+        assert_eq!(lab.mux.recv_disabled(socket), Some(value));
+    }
+}
+
+#[test]
+fn case_005__two_muxes_are_isolated() {
+    let (mut one, s1) = Lab::new(Config::default());
+    let (mut two, s2) = Lab::new(Config::default());
+    let (p1, p2) = (one.attach(), two.attach());
+    one.input(p1, &msg(b"one"));
+    two.input(p2, &msg(b"two"));
+    one.send(s1, b"1");
+    assert_eq!((one.drain(s1), two.drain(s2)), (vec![b"one".to_vec()], vec![b"two".to_vec()]));
+    assert_eq!((one.got(p1).len(), two.got(p2).len()), (1, 0));
+}
+
+#[test]
+fn case_006__the_smallest_free_index_is_reused() {
+    let (mut lab, sockets, psocks) = Lab::with(Config::default(), 4, 4);
+    assert_eq!(sockets.iter().map(|s| s.index()).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    lab.mux.close_socket(sockets[2], lab.now);
+    lab.mux.close_socket(sockets[1], lab.now);
+    let again = lab.mux.clone_socket(sockets[0]).unwrap();
+    assert_eq!(again.index(), 1);
+    assert_ne!(again, sockets[1], "the old name stays dead");
+    assert_eq!(lab.mux.recv_message(sockets[1]), Err(RecvError::Closed));
+    lab.mux.unattach(psocks[3], lab.now).unwrap();
+    lab.mux.unattach(psocks[0], lab.now).unwrap();
+    assert_eq!(lab.attach().index(), 0);
+    assert!(lab.mux.unattach(psocks[0], lab.now).is_err());
+}
+
+#[test]
+fn case_007__a_clone_of_a_clone_joins_the_same_mux() {
+    let (mut lab, first) = Lab::new(Config::default());
+    let psock = lab.attach();
+    let second = lab.mux.clone_socket(first).unwrap();
+    let third = lab.mux.clone_socket(second).unwrap();
+    lab.send(third, b"x");
+    assert_eq!(lab.got(psock), [b"x"]);
+    (0..3).for_each(|i| lab.input(psock, &msg(&[i])));
+    assert_eq!([first, second, third].map(|s| lab.drain(s).len()), [1, 1, 1]);
+}
+
+#[test]
+fn case_008__the_original_closes_first() {
+    let (mut lab, first) = Lab::new(Config::default());
+    let psock = lab.attach();
+    let second = lab.mux.clone_socket(first).unwrap();
+    lab.mux.close_socket(first, lab.now);
+    assert_eq!(lab.mux.clone_socket(first), Err(CloneError::Closed));
+    lab.input(psock, &msg(b"x"));
+    lab.send(second, b"y");
+    assert_eq!((lab.drain(second).len(), lab.got(psock).len()), (1, 1));
+}
+
+#[test]
+fn case_009__a_clone_has_the_kind_and_not_the_options() {
+    let (mut lab, first) = Lab::new(Config { kind: Kind::SeqPacket, ..Config::default() });
+    let psock = lab.attach();
+    lab.mux.set_recv_disable(first, true).unwrap();
+    let second = lab.mux.clone_socket(first).unwrap();
+    assert_eq!(lab.mux.recv_disabled(second), Some(false));
+    lab.input(psock, &msg(b"abc"));
+    assert!(!lab.mux.recv(second, 2, false).unwrap().is_end, "a sequenced packet is read in pieces");
+}
+
+#[test]
+fn case_010__clone_at_the_limit_changes_nothing() {
+    let (mut lab, first) = Lab::new(Config { max_sockets: 2, max_psocks: 1, ..Config::default() });
+    lab.mux.clone_socket(first).unwrap();
+    let before = lab.mux.snapshot();
+    assert_eq!(lab.mux.clone_socket(first), Err(CloneError::Full));
+    assert_eq!(lab.mux.snapshot(), before);
+    lab.attach();
+    assert_eq!(lab.mux.attach(frames(), AttachOptions::default()), Err(AttachError::Full));
+}
+
+#[test]
+fn case_013__a_new_clone_gets_its_fair_share() {
+    let config = Config { receive_buffer: 64, ..Config::default() };
+    let (mut lab, sockets, psocks) = Lab::with(config, 1, 8);
+    lab.mux.set_recv_disable(sockets[0], true).unwrap();
+    for (i, psock) in psocks.iter().enumerate() {
+        lab.input(*psock, &msg(&[i as u8; 10]));
+    }
+    assert!(psocks.iter().all(|p| lab.mux.want_read(*p) == WantRead::Paused));
+    let second = lab.mux.clone_socket(sockets[0]).unwrap();
+    lab.run();
+    assert!(!lab.drain(second).is_empty());
+    lab.mux.set_recv_disable(sockets[0], false).unwrap();
+    let mut all = 0;
+    while lab.mux.has_parked() {
+        all += lab.drain(second).len() + lab.drain(sockets[0]).len();
+    }
+    assert!(all <= 8);
+}
+
+#[test]
+fn case_014__the_mux_dies_with_the_last_clone() {
+    let (mut lab, sockets, psocks) = Lab::with(Config::default(), 3, 2);
+    lab.input(psocks[0], &msg(b"unread"));
+    lab.input(psocks[1], b"\0");
+    for socket in sockets {
+        assert_eq!(lab.mux.psocks().count(), 2);
+        lab.mux.close_socket(socket, lab.now);
+    }
+    assert_eq!((lab.mux.psocks().count(), lab.mux.sockets().count(), lab.mux.memory_used()), (0, 0, 0));
+    assert_eq!(lab.mux.attach(frames(), AttachOptions::default()), Err(AttachError::Closed));
+    assert_eq!(lab.mux.stats().psock_unattach, 2);
+}

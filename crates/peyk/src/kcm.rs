@@ -1,0 +1,60 @@
+//! Whole messages over ordinary TCP: N sockets by M connections, as Linux's Kernel Connection Multiplexor
+//! has them, in user space.
+//!
+//! ```text
+//!   threads       KCM sockets     mux       connections
+//!   recv send ◄──► Socket  ◄──┐         ┌──► TCP, TLS, any stream
+//!   recv send ◄──► Socket  ◄──┼── Mux ──┼──► ...
+//!                             └─────────┘    Framer: where a message ends
+//! ```
+//!
+//! A message is sent whole over whichever connection is free, and received whole by whichever socket is
+//! free. What a message is, a [framer](framer::Framer) says: forty protocols are [ready](framer::by_name), and
+//! programs written for the kernel's KCM run unmodified ([`bpf`]).
+//!
+//! ```
+//! use peyk::kcm::{Config, Mux, Target, framer::LengthField};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # peyk::block_on(async {
+//! let framer = || Box::new(LengthField::be(0, 4).plus(4)); // four bytes of length, then so many
+//! let (server, inbox) = Mux::open(Config::default())?;
+//! let here = server.listen("127.0.0.1:0".parse()?, framer(), false)?;
+//!
+//! let (client, socket) = Mux::open(Config::default())?;
+//! client.connect(here.local_addr(), framer())?;
+//! socket.send(&b"\0\0\0\x02hi"[..]).await?;
+//!
+//! let message = inbox.recv().await?;
+//! inbox.send_to(message.bytes().clone(), Target::Psock(message.from())).await?;
+//! assert_eq!(&socket.recv().await?[..], b"\0\0\0\x02hi");
+//! # Ok(())
+//! # })
+//! # }
+//! ```
+//!
+//! A server with a pool of workers, which hands messages over only when that pays, is [`Mux::serve`]:
+//!
+//! ```
+//! use peyk::kcm::{Config, Mux, ServeOptions, Steer, framer::LengthField};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (mux, socket) = Mux::open(Config { steer: Steer::Pull, ..Config::default() })?;
+//! mux.listen("127.0.0.1:0".parse()?, Box::new(LengthField::be(0, 4).plus(4)), false)?;
+//! let workers = mux.serve(&socket, ServeOptions::default(), |message, replies| {
+//!     replies.reply(&message.bytes); // goes to the connection it came from
+//! })?;
+//! # drop(workers);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Protocols that answer in the order of their requests are refused unless the mux keeps an order:
+//! [`Order::Connection`] handles the messages of a connection one after the other, [`Order::Replies`] handles
+//! them in any order and sends the replies in that of the requests.
+//!
+//! Differences to the kernel's, all on purpose: programs see each message from its first byte; errors come
+//! with their connection and their cause ([`Mux::next_event`]); the rest of a sequenced packet is not lost;
+//! everything that can grow has a limit ([`Config`]).
+
+pub use peyk_stack::kcm::*;

@@ -1,0 +1,182 @@
+//! Threads that attach, clone, unattach, close and reset at random under load. Cases 12, 44, 68, 112, 113.
+
+use super::*;
+use peyk::kcm::{Config, Mux, Order, ServeOptions, Steer};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+fn rounds(default: u32) -> u32 {
+    if std::env::var_os("PEYK_SOAK").is_some() { default * 50 } else { default }
+}
+
+#[test]
+fn case_044__two_threads_send_on_one_socket() {
+    let (mux, socket) = Mux::open(Config::default()).unwrap();
+    let (near, far) = pair();
+    mux.attach(near, frames()).unwrap();
+    const EACH: usize = 2_000;
+    std::thread::scope(|scope| {
+        for byte in 0..4u8 {
+            let socket = &socket;
+            scope.spawn(move || {
+                for i in 0..EACH {
+                    peyk::block_on(socket.send(msg(&vec![byte; 1 + i % 300]))).unwrap();
+                }
+            });
+        }
+        let mut counts = [0; 4];
+        for _ in 0..4 * EACH {
+            let body = read_msg(&far).unwrap();
+            assert!(body.iter().all(|byte| *byte == body[0]), "messages mix");
+            counts[usize::from(body[0])] += 1;
+        }
+        assert_eq!(counts, [EACH; 4]);
+    });
+}
+
+#[test]
+fn case_068__four_threads_receive_on_one_socket() {
+    let (mux, socket) = Mux::open(Config::default()).unwrap();
+    let (near, far) = pair();
+    mux.attach(near, frames()).unwrap();
+    const COUNT: u32 = 20_000;
+    let got = std::sync::Mutex::new(HashSet::new());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while got.lock().unwrap().len() < COUNT as usize {
+                    if let Ok(message) = socket.recv_timeout(Duration::from_millis(50)) {
+                        let number = u32::from_be_bytes(message[4..8].try_into().unwrap());
+                        assert!(got.lock().unwrap().insert(number), "{number} came twice");
+                    }
+                }
+            });
+        }
+        for i in 0..COUNT {
+            write_all(&far, &msg(&i.to_be_bytes()));
+        }
+    });
+}
+
+#[test]
+fn case_012__clone_and_close_under_traffic() {
+    let (mux, socket) = Mux::open(Config::default()).unwrap();
+    let (near, far) = pair();
+    mux.attach(near, frames()).unwrap();
+    let (received, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let sent = std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let clone = socket.try_clone().unwrap();
+                    if clone.recv_timeout(Duration::from_micros(300)).is_ok() {
+                        received.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        let count = rounds(3_000);
+        for i in 0..count {
+            write_all(&far, &msg(&i.to_be_bytes()));
+        }
+        until("all are received", || {
+            while socket.try_recv().is_ok() {
+                received.fetch_add(1, Ordering::Relaxed);
+            }
+            received.load(Ordering::Relaxed) >= u64::from(count)
+        });
+        stop.store(true, Ordering::Relaxed);
+        u64::from(count)
+    });
+    assert_eq!(received.load(Ordering::Relaxed), sent);
+    assert_eq!(mux.snapshot().sockets.len(), 1);
+    assert_eq!(mux.memory_used(), 0);
+}
+
+/// A server that echoes, and a client mux whose connections are broken and replaced all the time: whatever
+/// was acknowledged on a connection that stayed healthy is answered once.
+#[test]
+fn case_112__connections_break_under_load() {
+    let (server, inbox) =
+        Mux::open(Config { steer: Steer::Pull, order: Order::Any, ..Config::default() }).unwrap();
+    let here = server.listen(loopback(), frames(), false).unwrap().local_addr();
+    let seen = Arc::new(std::sync::Mutex::new(HashSet::new()));
+    let log = seen.clone();
+    let workers = server
+        .serve(&inbox, ServeOptions { threads: 3, ..ServeOptions::default() }, move |message, replies| {
+            let number = u32::from_be_bytes(message.bytes[4..8].try_into().unwrap());
+            assert!(log.lock().unwrap().insert(number), "{number} came twice");
+            replies.reply(&message.bytes);
+        })
+        .unwrap();
+    let (client, socket) = Mux::open(Config::default()).unwrap();
+    (0..4).for_each(|_| assert!(client.connect(here, frames()).is_ok()));
+    let count = rounds(4_000);
+    std::thread::scope(|scope| {
+        let client = &client;
+        scope.spawn(move || {
+            for _ in 0..count / 100 {
+                std::thread::sleep(Duration::from_millis(2));
+                client.connect(here, frames()).unwrap();
+                let psocks = client.psocks();
+                // Off in an orderly way: what it was sending goes elsewhere, what was sent stays sent.
+                if let Ok((_, Some(tcp))) = client.unattach(psocks[0]) {
+                    let _ = tcp.shutdown(std::net::Shutdown::Write);
+                }
+            }
+        });
+        for i in 0..count {
+            peyk::block_on(socket.send(msg(&[&i.to_be_bytes()[..], &[7; 100]].concat()))).unwrap();
+        }
+    });
+    until("every message arrived", || seen.lock().unwrap().len() == count as usize);
+    while socket.recv_timeout(Duration::from_millis(100)).is_ok() {}
+    drop(workers);
+    drop(inbox);
+    until("the server has let go", || server.psocks().is_empty());
+}
+
+#[test]
+fn case_113__nothing_is_left_of_a_mux_dropped_under_load() {
+    let count = || {
+        std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .filter(|task| {
+                let name = task.as_ref().unwrap().path().join("comm");
+                std::fs::read_to_string(name).is_ok_and(|name| name.starts_with("peyk-kcm-gone"))
+            })
+            .count()
+    };
+    let before = count();
+    for _ in 0..20 {
+        let (mux, socket) = Mux::open(Config { steer: Steer::Pull, ..Config::default() }).unwrap();
+        let workers = mux.serve(&socket, ServeOptions::default(), |m, r| r.reply(&m.bytes)).unwrap();
+        let (near, far) = pair();
+        mux.attach(near, frames()).unwrap();
+        (0..100).for_each(|_| write_all(&far, &msg(&[1; 500])));
+        drop(workers);
+        drop(socket);
+        // Its connection is closed: the far end sees the end or a reset, after what was answered.
+        while matches!((&far).read(&mut [0; 4096]), Ok(n) if n > 0) {}
+        assert_eq!(mux.memory_used(), 0);
+    }
+    assert_eq!(count(), before);
+}
+
+#[test]
+fn case_096__idle_connections_are_cheap() {
+    let (mux, _socket) = Mux::open(Config::default()).unwrap();
+    let pairs: Vec<TcpStream> = (0..400)
+        .map(|i| {
+            let (near, far) = pair();
+            mux.attach(near, frames()).unwrap();
+            if i % 2 == 0 {
+                write_all(&far, b"\0");
+            }
+            far
+        })
+        .collect();
+    until("the bytes are read", || mux.memory_used() == 200);
+    assert_eq!(mux.psocks().len(), pairs.len());
+}
