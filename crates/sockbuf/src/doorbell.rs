@@ -11,7 +11,7 @@
 //!
 //! Either the waker sees the flag or the sleeper sees what was published: each writes one, passes a full
 //! fence, and reads the other. Both fences are needed; sequentially consistent accesses instead of fences are
-//! not the same (loom checks the variants in `tests/loom.rs`). A wake-up costs a system call, 160 ns even when
+//! not the same (loom checks the variants in `tests/loom/`). A wake-up costs a system call, 160 ns even when
 //! nobody sleeps; the fence costs about 20 ns: a shard rings once per turn and touched thread, not per item.
 
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, Padded, Site, full_fence};

@@ -5,6 +5,8 @@
 //!   (owner's thread, plain fields)         (shared, immutable, counted)       (lock-free)
 //!
 //!   Payload   an outgoing message: bytes inline, or a chain of counted slices
+//!   stream    bytes, one writer to one reader: what TCP keeps for each direction of a socket
+//!   record    messages or datagrams with a budget of bytes, one to one; ready: which of many have some
 //!   ring      many-to-many queue      spsc      one-to-one queue      oneshot   one value, one future
 //!   doorbell  wake a thread only if it sleeps   waiters   wake a task only if one waits
 //! ```
@@ -20,9 +22,13 @@ mod message;
 pub mod oneshot;
 mod payload;
 mod pool;
+pub mod ready;
+pub mod record;
 mod region;
 pub mod ring;
+mod sleep;
 pub mod spsc;
+pub mod stream;
 mod sync;
 #[cfg(loom)]
 pub use sync::mutant;

@@ -3,7 +3,9 @@
 
 #[cfg(not(loom))]
 mod imp {
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicUsize, fence};
+    pub(crate) use core::sync::atomic::{
+        AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence,
+    };
     pub(crate) use std::sync::{Arc, Mutex};
 
     /// Like [`core::cell::UnsafeCell`], with loom's way of access (as far as it is needed).
@@ -17,6 +19,11 @@ mod imp {
         }
 
         #[inline(always)]
+        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+
+        #[inline(always)]
         pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
             f(self.0.get())
         }
@@ -26,7 +33,9 @@ mod imp {
 #[cfg(loom)]
 mod imp {
     pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicUsize, fence};
+    pub(crate) use loom::sync::atomic::{
+        AtomicBool, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence,
+    };
     pub(crate) use loom::sync::{Arc, Mutex};
 }
 
@@ -71,6 +80,28 @@ pub enum Site {
     WaitersJoin,
     /// The notifier's fence between publishing and looking at the list.
     WaitersNotify,
+    /// The sleeper's fence between saying what it waits for and looking again.
+    SleepSleeper,
+    /// The waker's fence between publishing and looking at what the sleeper waits for.
+    SleepWaker,
+    /// Making bytes visible in a stream.
+    StreamPublish,
+    /// Giving bytes of a stream back.
+    StreamRelease,
+    /// Making the next block of a stream visible.
+    StreamLink,
+    /// Looking whether bytes of a chunk are held before it is written anew.
+    StreamHold,
+    /// Saying that a stream has ended.
+    StreamEnd,
+    /// Looking for the end before the last bytes.
+    StreamEndFirst,
+    /// Looking for the end before the last record.
+    RecordEndFirst,
+    /// The fence between putting something into a queue and looking whether it is marked.
+    ReadySet,
+    /// The fence between taking a queue's mark and the last look into it.
+    ReadyTake,
     /// Dropping a message, before its memory is written again in place.
     PageRelease,
     /// Pushing a page on the return list.
@@ -89,6 +120,12 @@ pub(crate) fn full_fence(site: Site) {
 #[inline(always)]
 pub(crate) fn order(site: Site, order: Ordering) -> Ordering {
     if weakened(site) { Ordering::Relaxed } else { order }
+}
+
+/// True if the precaution at `site` is to be left out.
+#[inline(always)]
+pub(crate) fn skipped(site: Site) -> bool {
+    weakened(site)
 }
 
 #[cfg(not(loom))]

@@ -1,4 +1,4 @@
-//! Every order of give, take and go, on one thread. (Threads: `tests/stress.rs` and `tests/loom.rs`.)
+//! Every order of give, take and go, on one thread. (Threads: `tests/stress/` and `tests/loom/`.)
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;

@@ -1,4 +1,4 @@
-//! The ring against a deque. (Threads: `tests/stress.rs` and `tests/loom.rs`.)
+//! The ring against a deque. (Threads: `tests/stress/` and `tests/loom/`.)
 
 use std::collections::VecDeque;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! The one-to-one ring against a deque. (Threads: `tests/stress.rs` and `tests/loom.rs`.)
+//! The one-to-one ring against a deque. (Threads: `tests/stress/` and `tests/loom/`.)
 
 use std::collections::VecDeque;
 

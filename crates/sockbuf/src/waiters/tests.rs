@@ -1,4 +1,4 @@
-//! Order, renewal and passing on, on one thread. (Threads: `tests/stress.rs` and `tests/loom.rs`.)
+//! Order, renewal and passing on, on one thread. (Threads: `tests/stress/` and `tests/loom/`.)
 
 use std::cell::Cell;
 use std::sync::Arc;

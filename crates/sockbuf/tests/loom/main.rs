@@ -5,6 +5,8 @@
 //! `RUSTFLAGS="--cfg loom" cargo test -p peyk-sockbuf --test loom --release`
 #![cfg(loom)]
 
+mod stream;
+
 use std::process::Command;
 
 use loom::sync::Arc;

@@ -11,6 +11,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Instant;
 
+mod stream;
+
 use peyk_sockbuf::doorbell::Doorbell;
 use peyk_sockbuf::ring::Ring;
 use peyk_sockbuf::waiters::WaitList;
@@ -27,6 +29,8 @@ fn main() {
     queues(&mut cases);
     let alone = cases.len();
     two_threads(&mut cases);
+    let streams = cases.len();
+    stream::cases(&mut cases);
     let mut results = vec![Vec::new(); cases.len()];
     for _ in 0..RUNS {
         for (case, results) in cases.iter_mut().zip(&mut results) {
@@ -34,12 +38,13 @@ fn main() {
         }
     }
     for (index, (case, results)) in cases.iter().zip(&mut results).enumerate() {
-        if index == 0 || index == alone {
-            println!(
-                "\n{:<58}{:>9}  [min .. max]",
-                if index == 0 { "one thread, ns each" } else { "two threads, ns each" },
-                "median"
-            );
+        let title = [
+            (0, "one thread, ns each"),
+            (alone, "two threads, ns each"),
+            (streams, "bytes between two threads, ns a write"),
+        ];
+        if let Some((_, title)) = title.iter().find(|(at, _)| *at == index) {
+            println!("\n{title:<58}{:>9}  [min .. max]", "median");
         }
         results.sort_by(f64::total_cmp);
         println!("{:<58}{:>9.1}  [{:.1} .. {:.1}]", case.0, results[RUNS / 2], results[0], results[RUNS - 1]);

@@ -3,6 +3,8 @@
 //! a normal test run.
 #![cfg(not(loom))]
 
+mod stream;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
