@@ -47,12 +47,18 @@ pub(crate) enum Call {
         len: usize,
         fill: bool,
     },
-    /// `more`: what follows at once belongs into the same packet.
     Send {
         fd: RawFd,
         at: *const u8,
         len: usize,
         zero_copy: bool,
+    },
+    /// As `Send`, but called directly on both backends: for what mostly fits into the socket's buffer.
+    /// `more`: what follows at once belongs into the same packet.
+    SendNow {
+        fd: RawFd,
+        at: *const u8,
+        len: usize,
         more: bool,
     },
     SendMsg {
@@ -158,7 +164,7 @@ impl Call {
             Call::Accept { .. } | Call::RecvPool { .. } | Call::Recv { .. } => Class::Ready(IN),
             Call::Connect { .. } | Call::Send { .. } | Call::SendMsg { .. } => Class::Ready(OUT),
             Call::Poll { mask, .. } => Class::Ready(*mask),
-            Call::Connected { .. } | Call::Sendfile { .. } => Class::Direct(OUT),
+            Call::Connected { .. } | Call::SendNow { .. } | Call::Sendfile { .. } => Class::Direct(OUT),
             Call::Take { .. } | Call::Reap { .. } => Class::Direct(IN),
             Call::Read { .. } | Call::Write { .. } | Call::Sync { .. } | Call::Open { .. } => Class::File,
             Call::ReadNow { .. } | Call::Shutdown { .. } => Class::Instant,
@@ -192,7 +198,8 @@ impl Call {
                 Call::Connected { fd } => connected(fd),
                 Call::RecvPool { .. } => -i64::from(libc::EINVAL),
                 Call::Recv { fd, at, len, .. } => libc::recv(fd, at.cast(), len, NOW) as i64,
-                Call::Send { fd, at, len, more, .. } => {
+                Call::Send { fd, at, len, .. } => libc::send(fd, at.cast(), len, NOW) as i64,
+                Call::SendNow { fd, at, len, more } => {
                     let flags = if more { NOW | libc::MSG_MORE } else { NOW };
                     libc::send(fd, at.cast(), len, flags) as i64
                 }
@@ -251,11 +258,10 @@ impl Call {
                 let flags = if fill { libc::MSG_WAITALL } else { 0 };
                 on!(fixed, fd, |t| opcode::Recv::new(t, at, clamp(len)).flags(flags).build())
             }
-            Call::Send { fd, at, len, zero_copy: false, more } => {
-                let quiet = if more { quiet | libc::MSG_MORE } else { quiet };
+            Call::Send { fd, at, len, zero_copy: false } => {
                 on!(fixed, fd, |t| opcode::Send::new(t, at, clamp(len)).flags(quiet).build())
             }
-            Call::Send { fd, at, len, zero_copy: true, .. } => {
+            Call::Send { fd, at, len, zero_copy: true } => {
                 let len = clamp(len);
                 on!(fixed, fd, |t| opcode::SendZc::new(t, at, len)
                     .flags(quiet)

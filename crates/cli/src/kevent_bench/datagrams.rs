@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
-use peyk::kevent::{Backend, Config, Events, Queue, RecvMsg, Token, Train, Wait, What, floor::Batch, udp};
+use peyk::kevent::{
+    Backend, Config, Events, Queue, RecvMsg, Spin, Token, Train, Wait, What, floor::Batch, udp,
+};
 
 use super::{Effort, Findings};
 
@@ -87,7 +89,8 @@ fn trains(size: usize, time: Duration, backend: Backend) -> Result<f64> {
         let start = Instant::now();
         let mut count = 0;
         while start.elapsed() < time {
-            queue.wait(&mut events, Wait::until(Instant::now() + Duration::from_millis(50)))?;
+            let wait = Wait::until(Instant::now() + Duration::from_millis(50));
+            queue.wait(&mut events, wait.spin(Spin::Adaptive { max: Duration::from_micros(50) }))?;
             for event in events.drain() {
                 if let What::Dgrams(dgrams) = event.what {
                     count += dgrams.iter().count();

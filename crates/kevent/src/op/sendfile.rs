@@ -1,7 +1,7 @@
 //! A file, or a part of it, to a socket, as one operation.
 //!
 //! Which way is best depends on length and on whether the file is in memory (measured; see
-//! `docs/decisions/0010-one-queue.md`):
+//! `docs/decisions/0007-one-queue.md`); small sends are plain calls on both backends:
 //!
 //! - up to 64 KiB: read behind the head, send both by one call;
 //! - longer, in the page cache: `sendfile(2)` in slices, whenever the socket has room;
@@ -227,13 +227,8 @@ impl Machine for Sendfile {
             }
             Phase::Send => {
                 let rest = &self.buf[self.sent..self.filled];
-                Call::Send {
-                    fd: out,
-                    at: rest.as_ptr(),
-                    len: rest.len(),
-                    zero_copy: false,
-                    more: self.left > 0 && !self.short,
-                }
+                let more = self.left > 0 && !self.short;
+                Call::SendNow { fd: out, at: rest.as_ptr(), len: rest.len(), more }
             }
             Phase::Probe => {
                 self.slice_end = self.offset + self.slice();

@@ -267,7 +267,7 @@ impl Sending {
         self.asked = zero_copy;
         if self.data.parts() == 1 {
             let rest = &self.data.slice(0)[self.done..];
-            return Call::Send { fd, at: rest.as_ptr(), len: rest.len(), zero_copy, more: false };
+            return Call::Send { fd, at: rest.as_ptr(), len: rest.len(), zero_copy };
         }
         scratch.slices.clear();
         let mut skip = self.done;
