@@ -202,7 +202,7 @@ pub enum HttpServer {
                         peyk kcm --frame length:4be --listen 0.0.0.0:7000 --backend 10.0.0.1:7000 --backend 10.0.0.2:7000\n  \
                         peyk kcm --frame bpf:parser.o --backend 127.0.0.1:9090")]
 pub struct Kcm {
-    /// How messages are framed: a protocol (an unknown name prints the list), length:<bytes><be|le>, or bpf:FILE.
+    /// How messages are framed: a protocol (an unknown name prints the list), `length:BYTES` and `be` or `le`, as in `length:4be`, or bpf:FILE.
     #[arg(long, value_name = "FRAMER")]
     pub frame: String,
     /// Where clients connect.

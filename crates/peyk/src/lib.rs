@@ -66,8 +66,8 @@ pub mod kcm;
 /// One completion queue for sockets, files, timers, signals and messages, on io_uring or epoll.
 ///
 /// A thread submits operations and takes their results from one wait, whatever they are about. What
-/// a shard of a [`Stack`](crate::Stack) brings completes there as well: any future does, and so does
-/// what a [`Service`](crate::Service) posts.
+/// a shard of a [`Stack`] brings completes there as well: any future does, and so does
+/// what a [`Service`] posts.
 ///
 /// ```
 /// use peyk::kevent::{Config, Deliver, Events, IoBuf, OpenAt, OpenOptions, Queue, ReadAt, Token, Wait, What};
@@ -108,7 +108,7 @@ pub mod kcm;
 /// # }
 /// ```
 ///
-/// For async code there is an executor, [`kevent::local`](crate::kevent::local); examples are
+/// For async code there is an executor, [`kevent::local`]; examples are
 /// `file_server`, `tcp_echo` and `copy`.
 pub mod kevent {
     pub use peyk_kevent::*;

@@ -1,7 +1,7 @@
 //! A file, or a part of it, to a socket, as one operation.
 //!
 //! Which way is best depends on length and on whether the file is in memory (measured; see
-//! `docs/decisions/0007-one-queue.md`); small sends are plain calls on both backends:
+//! `docs/decisions/0010-one-queue.md`); small sends are plain calls on both backends:
 //!
 //! - up to 64 KiB: read behind the head, send both by one call;
 //! - longer, in the page cache: `sendfile(2)` in slices, whenever the socket has room;
