@@ -243,7 +243,7 @@ impl Queue {
 
     /// Sends trains in order as far as the socket takes them now, without an operation: returns
     /// how many left. The rest is still the caller's, to be tried later or submitted as
-    /// [`SendMsg`]. Nothing leaves while such operations wait for room on this source.
+    /// [`SendMsg`](crate::SendMsg). Nothing leaves while such operations wait for room on this source.
     ///
     /// # Errors
     /// The first train cannot be sent: its size, its destination. Errors that concern datagrams
