@@ -43,6 +43,8 @@ pub(crate) use libc::epoll_event as EpollEvent;
 
 /// Readable (or ended), by edge; writable, by edge; readable, by level.
 pub(crate) const READ_EDGE: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
+/// Readiness that says that the peer sends no more.
+pub(crate) const END: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
 pub(crate) const WRITE_EDGE: u32 = (libc::EPOLLOUT | libc::EPOLLET) as u32;
 pub(crate) const READ_LEVEL: u32 = libc::EPOLLIN as u32;
 

@@ -145,6 +145,35 @@ fn eof__a_half_closed_client_gets_its_answers() {
 }
 
 #[test]
+fn eof__that_comes_with_the_last_bytes_is_seen() {
+    let (mux, socket) = Mux::open(pull(Order::Any)).unwrap();
+    let (busy, is_busy) = std::sync::mpsc::channel();
+    let options = ServeOptions { threads: 1, ..ServeOptions::default() };
+    let _worker = mux
+        .serve(&socket, options, move |message, replies| {
+            if message.bytes.ends_with(b"slow") {
+                busy.send(()).unwrap();
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            replies.reply(&message.bytes);
+        })
+        .unwrap();
+    let (near, client) = pair();
+    let (other_near, other) = pair();
+    mux.attach(near, frames()).unwrap();
+    mux.attach(other_near, frames()).unwrap();
+    write_all(&client, &msg(b"hello"));
+    assert_eq!(read_msg(&client).unwrap(), b"hello");
+    // While the only worker is busy, bytes and end both come: one edge tells of both.
+    write_all(&other, &msg(b"slow"));
+    is_busy.recv_timeout(PATIENCE).unwrap();
+    write_all(&client, &msg(b"last words"));
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(read_msg(&client).unwrap(), b"last words");
+    assert_eq!((&client).read(&mut [0; 1]).unwrap(), 0);
+}
+
+#[test]
 fn targets__addresses_are_connected_on_demand() {
     let servers: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind(loopback()).unwrap()).collect();
     let (mux, socket) = Mux::open(Config::default()).unwrap();

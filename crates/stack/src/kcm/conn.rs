@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use peyk_kcm::PsockId;
 use socket2::SockRef;
 
+use crate::sys::END;
+
 /// A byte stream that does not block: TCP, TLS over it, a Unix socket, anything with readiness.
 pub trait Stream: Send + Sync + 'static {
     /// Reads what is there. `Ok(0)` is the end; `WouldBlock` means nothing is there.
@@ -114,6 +116,8 @@ pub(crate) struct Conn {
     pub(crate) asks_first: AtomicBool,
     /// There was room for writing while a write was under way.
     pub(crate) was_writable: AtomicBool,
+    /// An edge said that the peer has sent its last byte: a short read is then not all, the end follows.
+    pub(crate) is_ending: AtomicBool,
     /// Its connect has not been confirmed.
     pub(crate) is_connecting: AtomicBool,
 }
@@ -129,7 +133,15 @@ impl Conn {
             is_down: AtomicBool::new(false),
             asks_first: AtomicBool::new(false),
             was_writable: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
             is_connecting: AtomicBool::new(connecting),
+        }
+    }
+
+    /// Notes what an edge said. To be called before the baton is tried for, so that whoever has it sees it.
+    pub(crate) fn note_edge(&self, events: u32) {
+        if events & END != 0 {
+            self.is_ending.store(true, Ordering::Release);
         }
     }
 

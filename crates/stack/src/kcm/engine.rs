@@ -364,7 +364,9 @@ impl Shared {
                     conn.asks_first.store(!is_plain, Ordering::Release);
                     self.note_room(&mut core, conn);
                     self.leave(core);
-                    if count < room && conn.stream.short_read_is_all() {
+                    // The edge of an end that came with these bytes has been taken: nobody would look again.
+                    let has_end = conn.is_ending.load(Ordering::Acquire);
+                    if count < room && conn.stream.short_read_is_all() && !has_end {
                         return Turn::Empty;
                     }
                 }

@@ -108,12 +108,14 @@ fn writable(shared: &Arc<Shared>, psock: PsockId) {
 fn read_some(shared: &Arc<Shared>, buffer: &mut BytesMut) {
     let mut events = [EpollEvent { events: 0, u64: 0 }; 64];
     let Ok(ready) = shared.reads.wait(&mut events, 0) else { return };
-    let tokens: Vec<u64> = ready.iter().map(|event| event.u64).filter(|token| *token != BELL).collect();
+    let edges = ready.iter().filter(|event| event.u64 != BELL).map(|event| (event.u64, event.events));
     let mut conns: Vec<_> = {
         let mut core = shared.lock();
         let pending: Vec<PsockId> = core.pending.drain(..).collect();
-        let ids = tokens.into_iter().map(PsockId::from_bits).chain(pending);
-        ids.filter_map(|id| core.conn(id).cloned()).collect()
+        let edges = edges.map(|(token, events)| (PsockId::from_bits(token), events));
+        let all = edges.chain(pending.into_iter().map(|id| (id, 0)));
+        let noted = |(id, events)| core.conn(id).cloned().inspect(|conn| conn.note_edge(events));
+        all.filter_map(noted).collect()
     };
     if buffer.capacity() == 0 {
         buffer.reserve(CHUNK);

@@ -187,6 +187,7 @@ impl<F: Fn(&Message, &mut Replies<'_>)> Worker<F> {
                 && event.u64 != BELL
                 && let Some(conn) = self.find(PsockId::from_bits(event.u64))
             {
+                conn.note_edge(event.events);
                 self.read(&conn);
             }
         }
