@@ -192,7 +192,7 @@ impl<'a> Run<'a> {
         // A host that has lost its state, or had no memory for it, is told what others were granted before;
         // liars say what they like.
         let has_memory = scenario.pages >= ROOMY_PAGES;
-        // So does a late packet of a message that was given up: all before it seems to have been promised.
+        // So does the late copy, sent again when asked for, of a packet of a message that was given up.
         let may_give_up = scenario.calls.iter().any(|c| c.abort.is_some() || c.deadline.is_some());
         let is_announced_freely = scenario.is_garbled()
             || !scenario.faults.is_empty()

@@ -154,6 +154,13 @@ fn response_that_waits_for_grants__is_not_forgotten() {
     assert_eq!((report.tally.failures, report.tally.responses), (0, report.tally.calls));
 }
 
+/// The late copy of a packet from the end of a request that was given up began it anew: all before it counted as
+/// granted, more than `max_incoming` of it, and kept grants from the others.
+#[test]
+fn late_copy_of_a_request_given_up__holds_no_grants() {
+    assert_eq!(run(&Scenario::of(24_124)).violations, []);
+}
+
 /// The timer of a paced host fired at every picosecond while its network card was busy.
 #[test]
 fn paced_host__does_not_spin() {
