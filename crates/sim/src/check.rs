@@ -188,6 +188,9 @@ impl<'a> Run<'a> {
         for (id, &drift) in drifts.iter().enumerate().take(usize::from(scenario.hosts())) {
             world.set_drift(id as u16, drift);
         }
+        for id in 0..scenario.hosts() {
+            world.set_look_after(id, scenario.look_after);
+        }
         world.set_rule(Box::new(Network::new(scenario, Rc::clone(&eye))));
         // A host that has lost its state, or had no memory for it, is told what others were granted before;
         // liars say what they like.

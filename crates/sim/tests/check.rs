@@ -123,6 +123,7 @@ fn plain(calls: &[(u32, u32)]) -> Scenario {
         noise: Noise::default(),
         faults: Vec::new(),
         drifts: Vec::new(),
+        look_after: Picos::ZERO,
     }
 }
 
