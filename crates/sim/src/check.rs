@@ -188,11 +188,14 @@ impl<'a> Run<'a> {
         for (id, &drift) in drifts.iter().enumerate().take(usize::from(scenario.hosts())) {
             world.set_drift(id as u16, drift);
         }
+        for id in 0..scenario.hosts() {
+            world.set_look_after(id, scenario.look_after);
+        }
         world.set_rule(Box::new(Network::new(scenario, Rc::clone(&eye))));
         // A host that has lost its state, or had no memory for it, is told what others were granted before;
         // liars say what they like.
         let has_memory = scenario.pages >= ROOMY_PAGES;
-        // So does a late packet of a message that was given up: all before it seems to have been promised.
+        // So does the late copy, sent again when asked for, of a packet of a message that was given up.
         let may_give_up = scenario.calls.iter().any(|c| c.abort.is_some() || c.deadline.is_some());
         let is_announced_freely = scenario.is_garbled()
             || !scenario.faults.is_empty()

@@ -63,6 +63,8 @@ pub struct Scenario {
     pub faults: Vec<Fault>,
     /// Clocks that run otherwise, by host; those without an entry run well.
     pub drifts: Vec<Drift>,
+    /// Hosts take packets and calls in batches, as [`World::set_look_after`](crate::world::World::set_look_after).
+    pub look_after: Picos,
 }
 
 impl Scenario {
@@ -156,6 +158,9 @@ impl fmt::Display for Scenario {
         }
         if !self.noise.is_none() {
             writeln!(f, "  {:?}", self.noise)?;
+        }
+        if self.look_after > Picos::ZERO {
+            writeln!(f, "  hosts look at what happened after {}", self.look_after)?;
         }
         for (host, drift) in self.drifts.iter().enumerate() {
             if *drift != Drift::default() {

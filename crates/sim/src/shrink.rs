@@ -4,16 +4,20 @@ use peyk_homa::Config;
 
 use crate::fault::plan::{FaultKind, Noise};
 use crate::scenario::Scenario;
+use crate::time::Picos;
 use crate::topology::HostId;
 
 /// Most scenarios tried.
 const TRIES: u32 = 400;
+/// Noise that most calls meet.
+const OFTEN: f64 = 0.4;
 
 /// The smallest scenario found of which `fails` still holds. It holds of the one given.
 pub fn shrink(scenario: Scenario, fails: impl FnMut(&Scenario) -> bool) -> Scenario {
     let mut search = Search { best: scenario, fails, tries: 0 };
     loop {
         let before = search.best.clone();
+        search.quiet();
         search.thin(|s| s.calls.len(), |s, range| drop(s.calls.drain(range)));
         search.thin(|s| s.faults.len(), |s, range| drop(s.faults.drain(range)));
         search.plain();
@@ -66,19 +70,31 @@ impl<F: FnMut(&Scenario) -> bool> Search<F> {
         }
     }
 
-    /// Settings, noise and clocks as usual.
-    fn plain(&mut self) {
+    /// No noise, or of fewer kinds; but what is needed may be more frequent, for then fewer calls meet it.
+    fn quiet(&mut self) {
         self.attempt(|s| s.noise = Noise::default());
-        for quiet in [
-            |n: &mut Noise| n.loss = 0.0,
-            |n: &mut Noise| n.duplication = 0.0,
-            |n: &mut Noise| n.reordering = 0.0,
-            |n: &mut Noise| n.spikes = 0.0,
-            |n: &mut Noise| n.corruption = 0.0,
-        ] {
-            self.attempt(|s| quiet(&mut s.noise));
+        let kinds: [fn(&mut Noise) -> &mut f64; 5] = [
+            |n| &mut n.loss,
+            |n| &mut n.duplication,
+            |n| &mut n.reordering,
+            |n| &mut n.spikes,
+            |n| &mut n.corruption,
+        ];
+        for kind in kinds {
+            self.attempt(|s| *kind(&mut s.noise) = 0.0);
         }
+        for kind in kinds {
+            let chance = *kind(&mut self.best.noise);
+            if 0.0 < chance && chance < OFTEN {
+                self.attempt(|s| *kind(&mut s.noise) = OFTEN);
+            }
+        }
+    }
+
+    /// Settings and clocks as usual.
+    fn plain(&mut self) {
         self.attempt(|s| s.drifts.clear());
+        self.attempt(|s| s.look_after = Picos::ZERO);
         for usual in PLAIN {
             self.attempt(|s| usual(&mut s.config, Config::default()));
         }

@@ -48,6 +48,8 @@ enum Event {
     Nic { host: HostId },
     /// A host's transport has something to do.
     Timer { host: HostId },
+    /// A host gets round to what its transport has to say and to send.
+    Settle { host: HostId },
     /// The application wants to be called.
     Wake { what: u64 },
 }
@@ -97,6 +99,8 @@ struct Place<H> {
     /// Time the host takes for each packet.
     receive_cost: Picos,
     busy_until: Picos,
+    /// How long after a packet the host looks at what its transport has to say and to send.
+    look_after: Picos,
     /// Until when the host does nothing.
     stalled_until: Picos,
 }
@@ -196,6 +200,7 @@ impl<H: Host> World<H> {
             timer_at: Picos::MAX,
             receive_cost: Picos::ZERO,
             busy_until: Picos::ZERO,
+            look_after: Picos::ZERO,
             stalled_until: Picos::ZERO,
         };
         World {
@@ -321,6 +326,12 @@ impl<H: Host> World<H> {
         self.places[usize::from(host)].receive_cost = cost;
     }
 
+    /// A host takes packets and calls in batches: it looks at what its transport has to say and to send only
+    /// `time` after the first of them. To be set before it does anything.
+    pub fn set_look_after(&mut self, host: HostId, time: Picos) {
+        self.places[usize::from(host)].look_after = time;
+    }
+
     /// A host's clock runs otherwise. To be set before it does anything.
     pub fn set_drift(&mut self, host: HostId, drift: Drift) {
         self.places[usize::from(host)].drift = drift;
@@ -358,12 +369,17 @@ impl<H: Host> World<H> {
             Event::Deliver { packet } => self.deliver(packet),
             Event::Handle { packet } => self.handle(packet),
             Event::Nic { host } => {
-                self.places[usize::from(host)].nic_is_armed = false;
-                self.pump(host);
-                // The end of a message may begin a wait for its answer.
-                self.arm_timer(host);
+                let place = &mut self.places[usize::from(host)];
+                place.nic_is_armed = false;
+                // A host that is about to look sends then.
+                if !place.is_dirty {
+                    self.pump(host);
+                    // The end of a message may begin a wait for its answer.
+                    self.arm_timer(host);
+                }
             }
             Event::Timer { host } => self.timer(host),
+            Event::Settle { host } => self.dirty.push_back(host),
             Event::Wake { what } => app.on_wake(self, what),
         }
     }
@@ -384,9 +400,14 @@ impl<H: Host> World<H> {
 
     fn touch(&mut self, host: HostId) {
         let place = &mut self.places[usize::from(host)];
-        if !place.is_dirty {
-            place.is_dirty = true;
+        if place.is_dirty {
+            return;
+        }
+        place.is_dirty = true;
+        if place.look_after == Picos::ZERO {
             self.dirty.push_back(host);
+        } else {
+            self.schedule.put(self.now + place.look_after, Event::Settle { host });
         }
     }
 

@@ -123,6 +123,7 @@ fn plain(calls: &[(u32, u32)]) -> Scenario {
         noise: Noise::default(),
         faults: Vec::new(),
         drifts: Vec::new(),
+        look_after: Picos::ZERO,
     }
 }
 
@@ -152,6 +153,13 @@ fn response_that_waits_for_grants__is_not_forgotten() {
     let report = run(&scenario);
     assert_eq!(report.violations, []);
     assert_eq!((report.tally.failures, report.tally.responses), (0, report.tally.calls));
+}
+
+/// The late copy of a packet from the end of a request that was given up began it anew: all before it counted as
+/// granted, more than `max_incoming` of it, and kept grants from the others.
+#[test]
+fn late_copy_of_a_request_given_up__holds_no_grants() {
+    assert_eq!(run(&Scenario::of(24_124)).violations, []);
 }
 
 /// The timer of a paced host fired at every picosecond while its network card was busy.

@@ -14,13 +14,14 @@ pub const PUBLISHED_HEAD: [&str; 5] = ["experiment", "figure", "published", "our
 pub const HIGHEST_HEAD: [&str; 3] = ["experiments", "highest sustained", "lowest not sustained"];
 
 /// Columns of [`rows`].
-pub const HEAD: [&str; 11] = [
+pub const HEAD: [&str; 12] = [
     "experiment",
     "messages",
     "p99 at 10 %",
     "50 %",
     "90 %",
     "99 %",
+    "p99 mean",
     "p50 mean",
     "wasted",
     "queue B",
@@ -87,6 +88,7 @@ pub fn rows(done: &[Done]) -> Vec<Vec<String>> {
             p99(50.0),
             p99(90.0),
             p99(99.0),
+            slowdown(r.figure("p99_mean")),
             slowdown(r.figure("p50_mean")),
             format!("{:.1} %", r.wasted_bandwidth * 100.0),
             grouped(r.tor_queue_bytes.mean.round() as u64),

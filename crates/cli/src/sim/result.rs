@@ -41,6 +41,9 @@ pub struct RunResult {
     pub curve: Vec<Point>,
     /// Geometric mean of the medians over the curve.
     pub p50_geometric_mean: f64,
+    /// The same of the 99th percentiles.
+    #[serde(default)]
+    pub p99_geometric_mean: f64,
     /// Queues at the links to hosts.
     pub tor_queue_bytes: Queue,
     /// Queues at the links between switches.
@@ -158,7 +161,8 @@ impl RunResult {
         RunResult {
             messages: load.samples.len() as u64,
             incomplete: load.incomplete,
-            p50_geometric_mean: geometric_mean(&curve),
+            p50_geometric_mean: geometric_mean(curve.iter().map(|p| p.p50_slowdown)),
+            p99_geometric_mean: geometric_mean(curve.iter().map(|p| p.p99_slowdown)),
             points,
             curve,
             wasted_bandwidth: finite(outcome.wasted_bandwidth),
@@ -217,6 +221,7 @@ impl RunResult {
             points: Vec::new(),
             curve: Vec::new(),
             p50_geometric_mean: 0.0,
+            p99_geometric_mean: 0.0,
             tor_queue_bytes: Queue::of(down),
             fabric_queue_bytes: Queue::of(fabric),
             wasted_bandwidth: 0.0,
@@ -246,6 +251,7 @@ impl RunResult {
     pub fn figure(&self, name: &str) -> Option<f64> {
         match name {
             "p50_mean" => (self.p50_geometric_mean > 0.0).then_some(self.p50_geometric_mean),
+            "p99_mean" => (self.p99_geometric_mean > 0.0).then_some(self.p99_geometric_mean),
             "wasted_bandwidth" => Some(self.wasted_bandwidth),
             "utilisation" => Some(self.utilisation),
             "delivered_share" => Some(self.delivered_share),
@@ -295,9 +301,9 @@ fn violations(load: &LoadResult) -> Violations {
     }
 }
 
-fn geometric_mean(points: &[Point]) -> f64 {
-    let logs: Vec<f64> = points.iter().map(|p| p.p50_slowdown.ln()).collect();
-    if logs.is_empty() { 0.0 } else { (logs.iter().sum::<f64>() / logs.len() as f64).exp() }
+fn geometric_mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = values.len();
+    if count == 0 { 0.0 } else { (values.map(f64::ln).sum::<f64>() / count as f64).exp() }
 }
 
 /// JSON knows no infinities.

@@ -126,6 +126,15 @@ pub struct Spec {
     #[arg(long, value_parser = share, value_name = "SHARE", help_heading = "Homa")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fifo_share: Option<f64>,
+    /// Priority of the grants to the oldest message, 0 to 7 [default: 0, below all others; HomaModule: 6].
+    #[arg(long, value_name = "N", help_heading = "Homa")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fifo_priority: Option<u8>,
+    /// Milliseconds of silence before what is missing is asked for, and between requests [default: 5 with
+    /// --buffer; else never, for nothing is lost].
+    #[arg(long, value_name = "MS", help_heading = "Homa")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resend_ms: Option<u32>,
     /// Bytes that the header of a DATA packet has on the wire (published: 30, shipped: 56).
     #[arg(long, value_name = "BYTES", help_heading = "Homa")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -199,7 +199,9 @@ impl Endpoint {
             incoming => incoming,
         };
         self.stats.unscheduled_capped += u64::from(claimed > self.config.max_unscheduled);
-        let unscheduled = claimed.min(self.config.max_unscheduled).max(data.end());
+        // Not up to the end of this packet: what is missing before the late copy of a packet from the
+        // end of a message that was given up will never come, and must not keep grants from others.
+        let unscheduled = claimed.min(self.config.max_unscheduled);
         let rpc = &mut self.rpcs[slot];
         if buf.is_some() {
             self.peers[peer].incoming_bytes += u64::from(length);

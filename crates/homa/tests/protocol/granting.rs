@@ -118,6 +118,26 @@ fn claim_of_unscheduled_bytes_is_believed_up_to_a_limit() {
 }
 
 #[test]
+fn packet_from_the_end_of_a_message_authorises_nothing_before_it() {
+    let mut lab = Lab::with(Config { grant_fifo_fraction: 0, ..Config::default() }, 256);
+    // A late copy, of a message whose other packets are gone.
+    let (late, long) = (Lab::from_client(ID), pattern(900_000));
+    lab.feed_from(1, &late.segment(&long, 40_000, 800_000, 1424));
+    assert!(lab.endpoint.total_incoming() <= 400_000, "{}", lab.endpoint.total_incoming());
+    let (other, message) = (Lab::from_client(ID + 2), pattern(200_000));
+    let sent = lab.feed_from(2, &other.segment(&message, 40_000, 0, 1424));
+    assert_eq!(grants(&sent).len(), 1, "others are granted at once");
+    // If it was only early, all the others are taken, and what is missing is asked for.
+    let resent = lab.pass(peyk_homa::TICK * (Config::default().resend_ticks + 1));
+    let asked = resends(&resent);
+    assert!(asked.contains(&(0, 800_000)), "{asked:?}");
+    for offset in (0..long.len()).step_by(1424) {
+        lab.feed_from(1, &late.segment(&long, 900_000, offset, 1424));
+    }
+    assert_eq!(lab.take_request().1, long);
+}
+
+#[test]
 fn grants_keep_to_the_rate_of_their_bucket() {
     let bucket = peyk_homa::GrantBucket { bytes_per_sec: 10_000_000, burst_bytes: 50_000 };
     // FIFO grants are charged, but not refused.

@@ -10,24 +10,26 @@ use crate::topology::HostId;
 #[derive(Clone, Debug)]
 pub struct Limits {
     max_incoming: u64,
-    unsched_bytes: u64,
+    /// Most bytes of a message that come ungranted.
+    unscheduled: u64,
     max_rpcs: u64,
     send_bytes: u64,
-    /// Packets may announce more as unscheduled than hosts are set to.
-    is_announced_freely: bool,
 }
 
 impl Limits {
-    /// Of hosts with these settings, whose messages have up to `longest` bytes.
+    /// Of hosts with these settings, whose messages have up to `longest` bytes. If packets may announce more as
+    /// unscheduled than hosts are set to, `is_announced_freely`, what a host may believe counts.
     pub fn new(config: &Config, longest: u32, is_announced_freely: bool) -> Limits {
         // Two sockets, each with requests and replies apart; the message that crosses the limit is taken.
         let socket = config.wmem_max.saturating_add(u64::from(longest));
         Limits {
             max_incoming: u64::from(config.max_incoming),
-            unsched_bytes: u64::from(config.unsched_bytes),
+            unscheduled: match is_announced_freely {
+                true => u64::from(config.max_unscheduled),
+                false => u64::from(config.unsched_bytes),
+            },
             max_rpcs: u64::from(config.max_rpcs),
             send_bytes: socket.saturating_mul(4),
-            is_announced_freely,
         }
     }
 
@@ -35,13 +37,13 @@ impl Limits {
     pub fn check(&self, id: HostId, host: &HomaHost) -> Option<Violation> {
         let endpoint = &host.endpoint;
         let rpcs = endpoint.rpc_count() as u64;
-        let unscheduled = rpcs * self.unsched_bytes;
+        let unscheduled = rpcs * self.unscheduled;
         let over = |limit, used, allowed| {
             (used > allowed).then_some(Violation::OverLimit { host: id, limit, used, allowed })
         };
         // What a sender that fell silent was granted is given to others, and counts again when it is back.
         let has_had_silence = endpoint.stats().timer_resends + endpoint.stats().resends_rationed > 0;
-        let incoming = if self.is_announced_freely || has_had_silence {
+        let incoming = if has_had_silence {
             None
         } else {
             let allowed = self.max_incoming + endpoint.fifo_incoming() + unscheduled;

@@ -19,7 +19,7 @@ pub struct Noise {
     pub reordering: f64,
     /// It comes up to `lag` later.
     pub spikes: f64,
-    /// One bit of it is not what it was.
+    /// Some bits of it are not what they were, or its end is missing.
     pub corruption: f64,
     /// Longest delay by reordering.
     pub jitter: Picos,

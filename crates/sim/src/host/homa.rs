@@ -165,12 +165,21 @@ impl Host for HomaHost {
 
     fn corrupt(packet: &mut Packet<HomaBody>, random: &mut Prng) -> bool {
         let mut bytes = packet.body.header.as_slice().to_vec();
-        let split = bytes.len();
+        let header = bytes.len();
         bytes.extend_from_slice(&packet.body.payload.to_vec());
-        let at = random.below(bytes.len() as u64) as usize;
-        bytes[at] ^= 1 << random.below(8);
+        if random.chance(0.2) {
+            bytes.truncate(random.below(bytes.len() as u64 + 1) as usize);
+        } else {
+            // Long packets are mostly payload, and most of what can go wrong is in headers.
+            let part = if random.chance(0.5) { header } else { bytes.len() };
+            for _ in 0..=random.below(3) {
+                bytes[random.below(part as u64) as usize] ^= 1 << random.below(8);
+            }
+        }
+        let split = header.min(bytes.len());
         packet.body.header = PacketHeader::copy_from(&bytes[..split]);
         packet.body.payload = Payload::copy_from(&bytes[split..]);
+        packet.payload_bytes = (bytes.len() - split) as u32;
         true
     }
 }

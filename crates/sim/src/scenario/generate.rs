@@ -34,7 +34,9 @@ pub(super) fn scenario(seed: u64) -> Scenario {
     let pages = if r.chance(0.2) { 6 + r.below(12) as u32 } else { ROOMY_PAGES };
     let config = config(&mut r, &topology);
     let calls = calls(&mut r, &topology, active, pages);
-    Scenario { seed, config, pages, active, calls, noise, faults, drifts: drifts(&mut r, hosts), topology }
+    let drifts = drifts(&mut r, hosts);
+    let look_after = Picos::from_micros(if r.chance(0.2) { *pick(&mut r, &[1, 5, 30]) } else { 0 });
+    Scenario { seed, config, pages, active, calls, noise, faults, drifts, topology, look_after }
 }
 
 fn pick<'a, T>(r: &mut Prng, list: &'a [T]) -> &'a T {

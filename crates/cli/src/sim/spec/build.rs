@@ -78,6 +78,8 @@ impl Spec {
         within("unscheduled levels", self.unscheduled_levels.map(u32::from), 1..=7)?;
         within("unscheduled bytes", self.unscheduled_bytes, 1..=100_000_000)?;
         within("data header", self.data_header, 0..=1_000)?;
+        within("FIFO priority", self.fifo_priority.map(u32::from), 0..=7)?;
+        within("milliseconds before a RESEND", self.resend_ms, 1..=99)?;
         within("host link speed in Mbit/s", self.host_mbps, 10..=800_000)?;
         within("fabric link speed in Mbit/s", self.fabric_mbps, 10..=3_200_000)?;
         within("shortest retransmission timeout", self.min_rto_us, 1..=60_000_000)?;
@@ -143,12 +145,16 @@ impl Spec {
             homa.resend_ticks = shipped.resend_ticks;
             homa.timeout_ticks = shipped.timeout_ticks;
         }
+        if let Some(ms) = self.resend_ms {
+            (homa.resend_ticks, homa.resend_interval) = (ms, ms);
+        }
         homa.max_overcommit = self.overcommit.unwrap_or(homa.max_overcommit);
         homa.unsched_bytes = self.unscheduled_bytes.unwrap_or(homa.unsched_bytes);
         homa.window = self.window.unwrap_or(homa.window);
         homa.max_incoming = self.max_incoming.unwrap_or(homa.max_incoming);
         homa.tail_boost_bytes = self.tail_boost.unwrap_or(homa.tail_boost_bytes);
         homa.fifo_grant_increment = self.fifo_increment.unwrap_or(homa.fifo_grant_increment);
+        homa.fifo_grant_priority = self.fifo_priority.unwrap_or(homa.fifo_grant_priority);
         if let Some(by) = self.unscheduled_by {
             homa.unsched_by_remaining = by == By::Remaining;
         }
@@ -182,13 +188,14 @@ mod tests {
 
     #[test]
     fn experiment_says_what_cannot_be() {
-        let cases: [(Spec, &str); 7] = [
+        let cases: [(Spec, &str); 8] = [
             (Spec { load: Some(0.0), ..Spec::default() }, "share of the network"),
             (Spec { hosts: Some(1), ..Spec::default() }, "2 to 4096"),
             (Spec { hosts: Some(20), ..Spec::default() }, "as 16 or 32"),
             (Spec { overcommit: Some(9), ..Spec::default() }, "1 to 8"),
             (Spec { messages: Some(3), ..Spec::default() }, "messages"),
             (Spec { transport: Some("avian".into()), ..Spec::default() }, "avian"),
+            (Spec { fifo_priority: Some(8), ..Spec::default() }, "0 to 7"),
             (Spec { senders: Some(3), ..Spec::default() }, "incast"),
         ];
         for (spec, reason) in cases {
@@ -204,6 +211,8 @@ mod tests {
             unscheduled_levels: Some(3),
             overcommit: Some(2),
             fifo_share: Some(0.05),
+            fifo_priority: Some(6),
+            resend_ms: Some(2),
             unscheduled_by: Some(By::Length),
             hosts: Some(32),
             ..Spec::default()
@@ -211,6 +220,7 @@ mod tests {
         let (experiment, _) = spec.experiment().unwrap();
         let homa = &experiment.homa;
         assert_eq!((homa.max_overcommit, homa.grant_fifo_fraction), (2, 50));
+        assert_eq!((homa.fifo_grant_priority, homa.resend_ticks, homa.resend_interval), (6, 2, 2));
         assert!(!homa.unsched_by_remaining);
         assert_eq!(homa.unsched_cutoffs.iter().filter(|&&c| c > 0).count(), 3);
         assert_eq!(experiment.topology.hosts(), 32);
