@@ -333,6 +333,11 @@ impl Grants {
         Some(bucket.ready_at(wanted.min(u32::try_from(room).unwrap_or(u32::MAX))))
     }
 
+    /// Bytes left of the shortest message that could use a grant but found no room.
+    pub fn shortest_needy(&self) -> Option<u32> {
+        self.best_needy().map(|key| self.messages[key as usize].rank().0)
+    }
+
     /// Bytes authorised but not received, over all managed messages.
     pub fn total_incoming(&self) -> u64 {
         self.total_incoming

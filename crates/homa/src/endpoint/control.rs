@@ -210,9 +210,9 @@ impl Endpoint {
         }
         self.peers[peer].need_acks.on_answer(&self.timers);
         let named = AckEntry { client_id: header.sender_id, server_port: header.dport };
-        self.on_acked(a.now, peer, named);
+        self.on_acked(a.now, a.path, peer, named);
         for &entry in ack.entries() {
-            self.on_acked(a.now, peer, entry);
+            self.on_acked(a.now, a.path, peer, entry);
         }
         Disposition::Handled
     }
