@@ -20,6 +20,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::endpoint::Endpoint;
 
+/// Bytes that are worth a grant: about a packet.
+const WORTHWHILE: u64 = 1_400;
 /// No message waits for grants.
 const NOTHING: u64 = u64::MAX;
 
@@ -100,6 +102,9 @@ impl Budget {
         // Of 2n parts: one for each, and n more for the first.
         let parts = if is_first { 1 + count } else { 1 };
         let part = if count == 1 { free } else { free / (2 * count) * parts };
+        // Halves of halves: the last of them would be grants of a few bytes.
+        let worthwhile = WORTHWHILE.min(self.max_incoming / (2 * count));
+        let part = if part < worthwhile { 0 } else { part };
         Share { max_incoming: own_incoming + part, senders }
     }
 
@@ -147,6 +152,18 @@ mod tests {
             }
             assert!(incoming >= MAX * 95 / 100, "{incoming} of {MAX} with {shards} shards");
         }
+    }
+
+    #[test]
+    fn share_is_nothing_rather_than_a_few_bytes() {
+        let budget = Budget::new(4, MAX);
+        budget.publish(0, MAX - 2_000, None, true);
+        assert_eq!(budget.share(1).max_incoming, 0, "an eighth of 2,000");
+        budget.publish(1, 0, Some(10_000), true);
+        assert_eq!(budget.share(1).max_incoming, 0, "five eighths");
+        // However little the host allows at all, a shard gets a part of it while nobody uses it.
+        let small = Budget::new(4, 80);
+        assert_eq!(small.share(1).max_incoming, 10);
     }
 
     #[test]

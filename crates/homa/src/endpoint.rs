@@ -281,12 +281,6 @@ impl Endpoint {
     pub fn set_mtu(&mut self, ip: core::net::IpAddr, mtu: u32) -> bool {
         self.peers.set_mtu(ip, mtu)
     }
-
-    /// Sets the most bytes to have granted but not received: a share of what the link bears.
-    pub fn set_max_incoming(&mut self, bytes: u64) {
-        self.grants.set_max_incoming(bytes);
-        self.is_dirty = true;
-    }
 }
 
 /// The tick an instant lies in.

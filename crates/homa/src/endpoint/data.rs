@@ -224,6 +224,8 @@ impl Endpoint {
             if rpc.is_client() {
                 rpc.state = State::Outgoing;
                 self.drop_input(slot);
+                // While all that was granted was here, nothing was owed and no timer ran.
+                self.arm(slot, self.timers.resend_due(self.rpcs[slot].wait));
             } else {
                 self.end_server(a.now, slot);
             }

@@ -63,7 +63,7 @@ impl Endpoint {
 
     /// Tells what this endpoint may use of what the host has once.
     pub fn set_share(&mut self, share: Share) {
-        self.grants.set_max_incoming(share.max_incoming.min(self.config.max_incoming.into()));
+        self.grants.set_share(share.max_incoming);
         self.pacer.set_sharers(share.senders);
         self.is_dirty |= self.grants.wants_poll();
     }
