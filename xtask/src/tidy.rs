@@ -4,6 +4,7 @@ mod clocks;
 mod documents;
 mod fences;
 mod imports;
+mod locks;
 mod sizes;
 mod source;
 
@@ -39,6 +40,7 @@ pub(crate) fn run(root: &Path, write_ratchet: bool) -> anyhow::Result<Vec<Proble
     let sources = Source::load(root, &mut problems)?;
     problems.extend(clocks::check(&sources));
     problems.extend(fences::check(&sources));
+    problems.extend(locks::check(&sources));
     if write_ratchet {
         sizes::write_ratchet(root, &sources)?;
     } else {

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod bench_kevent;
+pub mod bench_shards;
 pub mod decode;
 pub mod demo;
 pub mod kcm;

@@ -119,6 +119,7 @@ pub struct Demo {
 pub enum Bench {
     /// Closed loop of RPCs of one size: Homa beside bare UDP and kernel TCP.
     Rpc(BenchRpc),
+    Shards(BenchShards),
     /// The completion queue beside plain calls, epoll, the io-uring crate, tokio and nginx.
     Kevent(BenchKevent),
     /// KCM beside threads that own their connections: the cases K1 to K11.
@@ -246,6 +247,28 @@ pub struct BenchKcm {
     pub json: Option<PathBuf>,
 }
 
+/// What a second shard brings: the same work by one and by two, each on a CPU of its own.
+///
+/// Beside each figure stands the distance of the two CPUs at that moment, as the time of a cache line there and back:
+/// below about 100 ns they are near. A machine that does not let two threads work twice as fast as one, or places
+/// its CPUs far apart, shows it in the first two lines; the others mean something only in comparison with them.
+#[derive(Args, Debug)]
+#[command(after_help = "EXAMPLES:\n  peyk bench shards\n  peyk bench shards --json shards.json --rounds 9")]
+pub struct BenchShards {
+    /// The two CPUs.
+    #[arg(long, value_delimiter = ',', default_value = "0,1", value_name = "CPU,CPU")]
+    pub cpus: Vec<usize>,
+    /// Rounds; the median is shown.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// Time for which each line is measured in a round.
+    #[arg(long, value_parser = duration, default_value = "100ms", value_name = "TIME")]
+    pub time: Duration,
+    /// Also write the figures as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
 /// Closed loop of RPCs of one size: Homa beside bare UDP and kernel TCP.
 ///
 /// Every figure comes from a client and a server process on this machine, connected through the loopback interface.
@@ -297,6 +320,9 @@ pub struct BenchRpc {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Nodes")]
 pub struct Nodes {
+    /// Shards of each Homa node's stack. A node has one CPU for all of them, unless not pinned.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=255))]
+    pub shards: usize,
     /// Kernel interface that Peyk uses.
     #[arg(long, value_enum, default_value_t = BackendName::Auto)]
     pub backend: BackendName,
@@ -361,6 +387,9 @@ pub struct StackFlags {
     /// What to do when there is nothing to do.
     #[arg(long, value_enum, default_value_t = PollName::Adaptive)]
     pub poll: PollName,
+    /// Threads that carry packets, each with a part of the connections; one for each CPU at most.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=255))]
+    pub shards: usize,
     /// Write every packet sent and received to this pcapng file, for `peyk decode` or Wireshark.
     #[arg(long, value_name = "FILE")]
     pub capture: Option<PathBuf>,

@@ -49,6 +49,8 @@ pub struct HomaOptions {
     pub drop: f64,
     /// Where peers block: sleep at once, instead of the stack's default policy.
     pub sleep: bool,
+    /// Shards of each node's stack.
+    pub shards: usize,
 }
 
 /// What a node is to do.

@@ -318,6 +318,8 @@ pub struct SocketOptions {
     pub max_unanswered: Option<u32>,
     /// Instead of [`Config::wmem_max`].
     pub wmem_max: Option<u64>,
+    /// The port is an automatic one of another endpoint of this host, which all serve together.
+    pub agreed: bool,
 }
 
 /// Choices about one request.

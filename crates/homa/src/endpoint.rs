@@ -39,9 +39,11 @@ mod data;
 mod input;
 mod life;
 mod output;
+mod shards;
 mod timer;
 
 use output::{AckBatch, Control};
+pub use shards::StrayAck;
 
 /// Time in which a grant should come on any network this is meant for.
 const EXPECTED_WITHIN: Duration = Duration::from_micros(200);
@@ -104,6 +106,9 @@ pub struct Endpoint {
     send_bytes: u64,
     /// Those of them that are replies.
     reply_bytes: u64,
+
+    /// Acks for other shards of this host.
+    stray_acks: Vec<StrayAck>,
 
     /// Answers to packets that concern no RPC: to peers, and to all others.
     stray_out: RateLimit,
@@ -168,6 +173,7 @@ impl Endpoint {
             is_relieved: false,
             send_bytes: 0,
             reply_bytes: 0,
+            stray_acks: Vec::new(),
             stray_out: RateLimit::new(config.stray_answers_per_sec),
             stranger_out: RateLimit::new(config.stranger_answers_per_sec),
             unreachable_out: RateLimit::new(config.unreachable_per_sec),
@@ -190,7 +196,7 @@ impl Endpoint {
     /// [`poll_transmit`](Endpoint::poll_transmit) will have something again; `None` for never.
     /// To be asked when both have nothing more to give; never too late, sometimes too early.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let is_ticking = !self.waiters.is_empty() || !self.rationed.is_empty();
+        let is_ticking = !self.waiters.is_empty() || !self.rationed.is_empty() || self.waits_for_share();
         let ticks = is_ticking.then(|| tick_start(self.housekept + 1));
         let paced = if self.queue.is_empty() { None } else { self.pacer.next_time(Instant::ZERO) };
         [self.wheel.next_deadline(), self.grants.next_time(), ticks, paced].into_iter().flatten().min()
@@ -274,12 +280,6 @@ impl Endpoint {
     /// 256..=65535 or too many hosts have one of their own.
     pub fn set_mtu(&mut self, ip: core::net::IpAddr, mtu: u32) -> bool {
         self.peers.set_mtu(ip, mtu)
-    }
-
-    /// Sets the most bytes to have granted but not received: a share of what the link bears.
-    pub fn set_max_incoming(&mut self, bytes: u64) {
-        self.grants.set_max_incoming(bytes);
-        self.is_dirty = true;
     }
 }
 

@@ -156,6 +156,8 @@ pub struct Grants {
     next_stamp: u32,
     total_incoming: u64,
     total_fifo_credit: u64,
+    /// Cap on `total_incoming` for now: at most `max_incoming`, less where others share that.
+    share: u64,
     fifo: Fifo,
     bucket: Option<Bucket>,
 }
@@ -177,6 +179,7 @@ impl Grants {
             next_stamp: 0,
             total_incoming: 0,
             total_fifo_credit: 0,
+            share: config.max_incoming,
             fifo: Fifo::new(&config),
             bucket: config.bucket.map(Bucket::new),
         }
@@ -282,9 +285,10 @@ impl Grants {
         self.config.cutoffs = *cutoffs;
     }
 
-    /// Changes the cap on authorised bytes, such as a share of a host-wide one.
-    pub fn set_max_incoming(&mut self, max_incoming: u64) {
-        self.config.max_incoming = max_incoming;
+    /// Caps the authorised bytes at a part of `max_incoming`. The window of a message remains a part
+    /// of the whole: a message that could be granted, but for the share, must be known to be needy.
+    pub fn set_share(&mut self, bytes: u64) {
+        self.share = bytes.min(self.config.max_incoming);
     }
 
     /// Appends the grants that are due. To be called after each batch of
@@ -324,13 +328,18 @@ impl Grants {
     #[inline]
     pub fn next_time(&self) -> Option<Instant> {
         let bucket = self.bucket.as_ref()?;
-        let room = self.config.max_incoming.saturating_sub(self.total_incoming);
+        let room = self.share.saturating_sub(self.total_incoming);
         if room == 0 {
             return None;
         }
         let key = self.best_needy()?;
         let wanted = self.wanted(&self.messages[key as usize]);
         Some(bucket.ready_at(wanted.min(u32::try_from(room).unwrap_or(u32::MAX))))
+    }
+
+    /// Bytes left of the shortest message that could use a grant but found no room.
+    pub fn shortest_needy(&self) -> Option<u32> {
+        self.best_needy().map(|key| self.messages[key as usize].rank().0)
     }
 
     /// Bytes authorised but not received, over all managed messages.
@@ -389,7 +398,7 @@ impl Grants {
     }
 
     fn has_room(&self) -> bool {
-        self.total_incoming < self.config.max_incoming && self.bucket.as_ref().is_none_or(Bucket::has_tokens)
+        self.total_incoming < self.share && self.bucket.as_ref().is_none_or(Bucket::has_tokens)
     }
 
     fn outranks(&self, a: u32, b: u32) -> bool {
@@ -474,7 +483,7 @@ impl Grants {
         if bytes == 0 {
             return true;
         }
-        let room = self.config.max_incoming.saturating_sub(self.total_incoming);
+        let room = self.share.saturating_sub(self.total_incoming);
         if room == 0 || (respect_needy && self.best_needy().is_some()) {
             self.messages[key as usize].is_needy = true;
             return true;

@@ -54,6 +54,7 @@
 #![forbid(unsafe_code)]
 
 mod ack;
+mod budget;
 pub mod completed;
 mod config;
 mod endpoint;
@@ -72,11 +73,13 @@ mod rpc;
 mod socket;
 pub mod srpt;
 mod stats;
+pub mod steer;
 mod transmit;
 
+pub use budget::{Budget, Share};
 pub use completed::Completed;
 pub use config::{Config, Pacing, RequestOptions, SocketOptions, TICK};
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, StrayAck};
 pub use error::{ConfigError, OpenError, Reason, ReplyError, RpcError, SendError, Unreachable};
 pub use event::{Event, RpcId, ServerRpc, SocketId};
 pub use grant::GrantBucket;

@@ -86,6 +86,8 @@ pub struct Pacer {
     config: PacerConfig,
     /// Femtoseconds per byte; 0 when off.
     fs_per_byte: u64,
+    /// Pacers that share the link, this one included.
+    sharers: u32,
     tolerance: Duration,
     /// Estimated time at which the link falls idle, and femtoseconds beyond it.
     idle_at: Instant,
@@ -116,10 +118,22 @@ impl Pacer {
         Pacer {
             config,
             fs_per_byte: if config.mode == PacerMode::Off { 0 } else { fs_per_byte.max(1) },
+            sharers: 1,
             tolerance,
             idle_at: Instant::ZERO,
             idle_fs: 0,
             srpt_bytes: 1,
+        }
+    }
+
+    /// Tells how many pacers share the link at this moment, this one included: each has an equal
+    /// part of its rate from now on.
+    pub fn set_sharers(&mut self, sharers: u32) {
+        let sharers = sharers.max(1);
+        if sharers != self.sharers {
+            let full = self.fs_per_byte / u64::from(self.sharers);
+            self.sharers = sharers;
+            self.fs_per_byte = full.saturating_mul(u64::from(sharers));
         }
     }
 

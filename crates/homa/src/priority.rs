@@ -158,6 +158,12 @@ impl Cutoffs {
         self.version = self.version.checked_add(1).unwrap_or(1);
     }
 
+    /// Takes the table of another endpoint of the same host over, with its version.
+    pub fn adopt(&mut self, version: u16, table: [u32; LEVELS]) {
+        self.install(table);
+        self.version = version;
+    }
+
     /// Changes the number of levels in use; the next computation installs its
     /// result whatever the sizes are.
     pub fn set_num_priorities(&mut self, num_priorities: u8) {

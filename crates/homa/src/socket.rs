@@ -89,7 +89,9 @@ impl Sockets {
         }
         let is_server = port.is_some() || options.server;
         let port = match port {
-            Some(0 | FIRST_AUTOMATIC..) => return Err(OpenError::InvalidPort),
+            Some(port) if !options.agreed && !(1..FIRST_AUTOMATIC).contains(&port) => {
+                return Err(OpenError::InvalidPort);
+            }
             Some(port) if self.ports[usize::from(port)] != 0 => return Err(OpenError::InUse),
             Some(port) => port,
             None => self.automatic_port().ok_or(OpenError::Exhausted)?,

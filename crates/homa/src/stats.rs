@@ -44,6 +44,15 @@ macro_rules! counters {
         }
 
         impl Stats {
+            /// Adds the counters of another endpoint of the same host.
+            pub fn add(&mut self, other: &Stats) {
+                let arrays = [(&mut self.sent[..], &other.sent[..]), (&mut self.received, &other.received)];
+                for (own, others) in arrays.into_iter().chain([(&mut self.data_sent_at[..], &other.data_sent_at[..])]) {
+                    own.iter_mut().zip(others).for_each(|(own, other)| *own += other);
+                }
+                $( self.$name += other.$name; )*
+            }
+
             /// Every single counter with its name, in the order of declaration; the arrays
             /// [`sent`](Stats::sent), [`received`](Stats::received) and
             /// [`data_sent_at`](Stats::data_sent_at) are not among them.

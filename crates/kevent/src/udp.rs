@@ -56,6 +56,33 @@ pub fn bind(addr: SocketAddr, options: &Options) -> io::Result<Bound> {
     Ok(bound)
 }
 
+/// One instruction of a classic BPF program: operation, jumps if true and false, operand.
+pub type Instruction = (u16, u8, u8, u32);
+
+/// Binds `count` UDP sockets to one address. A classic BPF program that sees the payload of each
+/// datagram returns the index of the socket that gets it, in the order of the result. No other
+/// group can be at the address: the first socket takes it alone, and only then shares it.
+///
+/// # Errors
+/// As [`bind`]; the kernel refuses the program.
+pub fn bind_group(
+    addr: SocketAddr,
+    count: usize,
+    options: &Options,
+    program: &[Instruction],
+) -> io::Result<Vec<Bound>> {
+    let first = bind(addr, options)?;
+    socket::set(&first.fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    let addr = first.local;
+    let options = Options { reuse_port: true, ..options.clone() };
+    let mut group = vec![first];
+    while group.len() < count {
+        group.push(bind(addr, &options)?);
+    }
+    socket::steer(&group[0].fd, program)?;
+    Ok(group)
+}
+
 /// A socket at the address of another, connected to `remote`.
 pub(crate) fn connect_beside(other: RawFd, remote: SocketAddr, options: &Options) -> io::Result<OwnedFd> {
     let local = socket::local_addr(&other)?;
@@ -181,6 +208,25 @@ mod tests {
             let arrived = socket::receive(std::os::fd::AsRawFd::as_raw_fd(to), None, &pool, block).unwrap();
             assert_eq!((arrived.len, arrived.from), (1, from.local_addr().unwrap()));
         }
+    }
+
+    #[test]
+    fn bind_group__steers_by_payload_and_keeps_others_out() {
+        use std::os::fd::AsRawFd;
+        // A = first byte of the payload, modulo 3.
+        let program = [(0x30, 0, 0, 0), (0x94, 0, 0, 3), (0x16, 0, 0, 0)];
+        let at = "127.0.0.1:0".parse().unwrap();
+        let group = bind_group(at, 3, &Options::default(), &program).unwrap();
+        let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        for byte in 0..30u8 {
+            other.send_to(&[byte], group[0].local).unwrap();
+            let pool = crate::pool::Pool::new(crate::pool::STRIDE, 0, 1).unwrap();
+            let block = pool.take().unwrap();
+            let to = &group[usize::from(byte % 3)].fd;
+            assert_eq!(socket::receive(to.as_raw_fd(), None, &pool, block).unwrap().len, 1, "{byte}");
+        }
+        let second = bind_group(group[0].local, 3, &Options::default(), &program);
+        assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]

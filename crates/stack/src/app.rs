@@ -2,23 +2,26 @@
 //! them. What they share is in [`Shared`] and [`SocketShared`]: rings and wake-ups, no data that
 //! both sides write under a lock.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
-use std::thread::ThreadId;
 
 use peyk_homa::{
     Event, PeerAddr, Reason, ReplyError, RequestOptions, RpcId, SendError, ServerRpc, SocketId, SocketOptions,
 };
 use peyk_kevent::Handle;
 use peyk_sockbuf::oneshot::Completer;
+use peyk_sockbuf::ready::ReadySet;
 use peyk_sockbuf::ring::Ring;
 use peyk_sockbuf::waiters::WaitList;
 use peyk_sockbuf::{Message, Payload};
 
 use crate::addr::Addr;
 use crate::core::Core;
+use crate::driver::Bound;
 use crate::error::{BindError, Error};
 use crate::service::{Context, Service};
 use crate::shard::{Owner, Owners};
@@ -31,15 +34,65 @@ pub(crate) type ServeDone = Completer<Result<(usize, u64), BindError>>;
 
 /// What an application asks of a shard.
 pub(crate) enum Submission {
-    Open { addr: Option<Addr>, done: Completer<Result<Opened, BindError>> },
-    Close { socket: SocketId },
-    Call { socket: SocketId, to: Addr, message: Payload, options: CallOptions, key: u64, reply_to: ReplyTo },
-    Cancel { socket: SocketId, key: u64 },
-    Reply { socket: SocketId, rpc: ServerRpc, message: Payload },
-    Reject { rpc: ServerRpc, reason: Reason },
-    Serve { build: Build, done: ServeDone },
-    StopService { id: usize, generation: u64 },
-    Stats { done: Completer<StackStats> },
+    Open {
+        addr: Option<Addr>,
+        done: Completer<Result<Opened, BindError>>,
+    },
+    /// A server socket at this Homa port, or any, with no carriage yet: one part of a socket that
+    /// all shards serve.
+    OpenPart {
+        port: Option<u16>,
+        front: Arc<Front>,
+        index: usize,
+        done: Completer<Result<Part, BindError>>,
+    },
+    /// Lets a group of carriage sockets serve a part, by a new member of it or by the one that is
+    /// here already; answers with its address, or `None` if there is neither.
+    Carry {
+        socket: SocketId,
+        asked: SocketAddr,
+        bound: Option<Bound>,
+        done: Completer<CarryResult>,
+    },
+    Close {
+        socket: SocketId,
+    },
+    Call {
+        socket: SocketId,
+        to: Addr,
+        message: Payload,
+        options: CallOptions,
+        key: u64,
+        reply_to: ReplyTo,
+    },
+    Cancel {
+        socket: SocketId,
+        key: u64,
+    },
+    Reply {
+        socket: SocketId,
+        rpc: ServerRpc,
+        message: Payload,
+    },
+    Reject {
+        rpc: ServerRpc,
+        reason: Reason,
+    },
+    Serve {
+        build: Build,
+        done: ServeDone,
+    },
+    StopService {
+        id: usize,
+        generation: u64,
+    },
+    Stats {
+        done: Completer<StackStats>,
+    },
+    /// Tells all applications on other threads that the stack stops, and takes no more from them.
+    EndApp {
+        done: Completer<()>,
+    },
     Stop,
 }
 
@@ -47,6 +100,16 @@ pub(crate) enum Submission {
 pub(crate) struct Opened {
     pub socket: SocketId,
     pub addr: Option<Addr>,
+    pub shared: Arc<SocketShared>,
+}
+
+/// What became of [`Submission::Carry`].
+pub(crate) type CarryResult = std::io::Result<Option<SocketAddr>>;
+
+/// One shard's part of a socket.
+pub(crate) struct Part {
+    pub socket: SocketId,
+    pub port: u16,
     pub shared: Arc<SocketShared>,
 }
 
@@ -90,6 +153,11 @@ pub struct Outcome {
     pub result: Result<Response, Error>,
 }
 
+std::thread_local! {
+    /// Number of the stack that the calling thread is a shard of; 0 for others.
+    static STACK_HERE: Cell<u64> = const { Cell::new(0) };
+}
+
 /// Shared by a shard and all its applications.
 pub(crate) struct Shared {
     submissions: Ring<Submission>,
@@ -101,15 +169,16 @@ pub(crate) struct Shared {
     overflow: Mutex<Vec<Submission>>,
     has_overflow: AtomicBool,
     stopped: AtomicBool,
-    /// The shard's thread, which must not wait for itself.
-    thread: ThreadId,
+    /// The stack whose shards' threads must not wait for each other.
+    stack: u64,
     /// Longest message that can be sent, in bytes.
     max_message: usize,
 }
 
 impl Shared {
-    /// For the shard that runs on the calling thread.
-    pub fn new(capacity: usize, max_message: usize, handle: Handle) -> Shared {
+    /// For the shard of this stack that runs on the calling thread.
+    pub fn new(capacity: usize, max_message: usize, handle: Handle, stack: u64) -> Shared {
+        STACK_HERE.set(stack);
         Shared {
             submissions: Ring::with_capacity(capacity.max(2)),
             space: WaitList::new(),
@@ -117,14 +186,20 @@ impl Shared {
             overflow: Mutex::new(Vec::new()),
             has_overflow: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
-            thread: std::thread::current().id(),
+            stack,
             max_message,
         }
     }
 
-    /// Whether the caller is the shard itself, for which no one else could do the work.
+    /// Wakes the shard.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Whether the caller is the shard itself, for which no one else could do the work, or another
+    /// of the same stack: shards do not wait for each other.
     pub fn is_on_shard(&self) -> bool {
-        std::thread::current().id() == self.thread
+        STACK_HERE.get() == self.stack
     }
 
     /// Whether a message of this many bytes can be sent.
@@ -212,41 +287,23 @@ impl Shared {
     }
 }
 
-/// Shared by the shard and the handles of one socket.
-pub(crate) struct SocketShared {
-    pub requests: Ring<Arrived>,
+/// Shared by all shards that serve a socket, and by its handles.
+pub(crate) struct Front {
     pub request_waiters: WaitList,
-    pub responses: Ring<Outcome>,
     pub response_waiters: WaitList,
-    /// A ring was full, so the shard holds more and wants to be woken when there is space.
-    behind: AtomicBool,
+    /// Which shards have requests; of use if there are several.
+    pub ready: ReadySet,
     /// 0 while open, else 1 + an index into [`ENDS`].
     end: AtomicU8,
 }
 
-/// Why nothing more comes from a socket.
-const ENDS: [Error; 2] = [Error::Closed, Error::Stopped];
-const CLOSED: u8 = 0;
-const STOPPED: u8 = 1;
-
-impl SocketShared {
-    fn new(requests: usize, responses: usize) -> SocketShared {
-        SocketShared {
-            requests: Ring::with_capacity(requests.max(2)),
+impl Front {
+    pub fn new(shards: usize) -> Front {
+        Front {
             request_waiters: WaitList::new(),
-            responses: Ring::with_capacity(responses.max(2)),
             response_waiters: WaitList::new(),
-            behind: AtomicBool::new(false),
+            ready: ReadySet::new(shards),
             end: AtomicU8::new(0),
-        }
-    }
-
-    /// Tells the shard that a slot became free, if it waits for one; after each pop.
-    pub fn popped(&self, shared: &Shared) {
-        fence(Ordering::SeqCst);
-        if self.behind.load(Ordering::Relaxed) {
-            self.behind.store(false, Ordering::Relaxed);
-            shared.handle.wake();
         }
     }
 
@@ -261,6 +318,43 @@ impl SocketShared {
         let _ = self.end.compare_exchange(0, why + 1, Ordering::AcqRel, Ordering::Relaxed);
         self.request_waiters.notify_all();
         self.response_waiters.notify_all();
+    }
+}
+
+/// Shared by one shard and the handles of one socket.
+pub(crate) struct SocketShared {
+    pub requests: Ring<Arrived>,
+    pub responses: Ring<Outcome>,
+    pub front: Arc<Front>,
+    /// The place of this shard's part in [`Front::ready`]; none if there is only this one.
+    index: Option<usize>,
+    /// A ring was full, so the shard holds more and wants to be woken when there is space.
+    behind: AtomicBool,
+}
+
+/// Why nothing more comes from a socket.
+const ENDS: [Error; 2] = [Error::Closed, Error::Stopped];
+const CLOSED: u8 = 0;
+const STOPPED: u8 = 1;
+
+impl SocketShared {
+    fn new(requests: usize, responses: usize, front: Arc<Front>, index: Option<usize>) -> SocketShared {
+        SocketShared {
+            requests: Ring::with_capacity(requests.max(2)),
+            responses: Ring::with_capacity(responses.max(2)),
+            front,
+            index,
+            behind: AtomicBool::new(false),
+        }
+    }
+
+    /// Tells the shard that a slot became free, if it waits for one; after each pop.
+    pub fn popped(&self, shared: &Shared) {
+        fence(Ordering::SeqCst);
+        if self.behind.load(Ordering::Relaxed) {
+            self.behind.store(false, Ordering::Relaxed);
+            shared.handle.wake();
+        }
     }
 }
 
@@ -280,8 +374,10 @@ struct AppSocket {
 
 impl AppSocket {
     fn publish(&mut self) {
-        drain_into(&mut self.requests, &self.shared.requests, &self.shared.request_waiters);
-        drain_into(&mut self.backlog, &self.shared.responses, &self.shared.response_waiters);
+        let SocketShared { requests, responses, front, index, .. } = &*self.shared;
+        let mark = || index.map(|index| front.ready.mark(index));
+        drain_into(&mut self.requests, requests, &front.request_waiters, mark);
+        drain_into(&mut self.backlog, responses, &front.response_waiters, || None);
         self.woken = !self.requests.is_empty() || !self.backlog.is_empty();
     }
 }
@@ -289,6 +385,8 @@ impl AppSocket {
 impl AppSocket {
     /// Tells everyone who waits for something of this socket that it will not come.
     fn end(mut self, why: u8) {
+        // First: who learns of it drops the requests it holds, which shall then say nothing.
+        self.shared.front.close(why);
         let error = &ENDS[usize::from(why)];
         let calls = self.calls.drain().map(|(_, pending)| pending.reply_to);
         let parked = self.parked.drain(..).filter_map(|parked| match parked {
@@ -300,17 +398,28 @@ impl AppSocket {
                 let _ = done.complete(Err(error.clone()));
             }
         }
-        self.shared.close(why);
     }
 }
 
-/// Moves what fits into a ring, in order, and wakes one waiter for each.
-fn drain_into<T>(from: &mut VecDeque<T>, ring: &Ring<T>, waiters: &WaitList) {
+/// Moves what fits into a ring, in order, marks it, and wakes one waiter for each.
+fn drain_into<T>(
+    from: &mut VecDeque<T>,
+    ring: &Ring<T>,
+    waiters: &WaitList,
+    mark: impl FnOnce() -> Option<bool>,
+) {
+    let before = from.len();
     while let Some(item) = from.pop_front() {
         if let Err(item) = ring.push(item) {
             from.push_front(item);
             break;
         }
+    }
+    let moved = before - from.len();
+    if moved > 0 {
+        mark();
+    }
+    for _ in 0..moved {
         waiters.notify_one();
     }
 }
@@ -324,6 +433,8 @@ struct Pending {
 pub(crate) struct App {
     sockets: HashMap<SocketId, AppSocket>,
     parked_max: usize,
+    /// The stack stops: nothing more is taken.
+    ended: bool,
     /// Sockets with something to publish at the end of the turn.
     dirty: Vec<SocketId>,
 }
@@ -333,13 +444,29 @@ const SOCKET_RING: usize = 1024;
 
 impl App {
     pub fn new(parked_max: usize) -> App {
-        App { sockets: HashMap::new(), parked_max, dirty: Vec::new() }
+        App { sockets: HashMap::new(), parked_max, ended: false, dirty: Vec::new() }
     }
 
     /// Carries out one submission.
     pub fn handle(&mut self, core: &mut Core, owners: &mut Owners, submission: Submission) {
+        if self.ended {
+            // Dropped: those who wait for it are told.
+            return;
+        }
         match submission {
             Submission::Open { addr, done } => self.open(core, owners, addr, done),
+            Submission::OpenPart { port, front, index, done } => {
+                let part = core.open_port(port, index > 0).map(|(socket, port)| {
+                    let shared = self.insert(owners, socket, front, Some(index));
+                    Part { socket, port, shared }
+                });
+                if let Err(Ok(part)) = done.complete(part) {
+                    self.close(core, owners, part.socket);
+                }
+            }
+            Submission::Carry { socket, asked, bound, done } => {
+                let _ = done.complete(core.carry(socket, asked, bound));
+            }
             Submission::Close { socket } => self.close(core, owners, socket),
             call @ Submission::Call { .. } => self.call(core, call),
             Submission::Cancel { socket, key } => self.cancel(core, socket, key),
@@ -348,6 +475,7 @@ impl App {
             Submission::Serve { .. }
             | Submission::StopService { .. }
             | Submission::Stats { .. }
+            | Submission::EndApp { .. }
             | Submission::Stop => unreachable!("the shard handles these itself"),
         }
     }
@@ -367,7 +495,20 @@ impl App {
             Ok(opened) => opened,
             Err(e) => return drop(done.complete(Err(e))),
         };
-        let shared = Arc::new(SocketShared::new(SOCKET_RING, SOCKET_RING));
+        let shared = self.insert(owners, socket, Arc::new(Front::new(1)), None);
+        if done.complete(Ok(Opened { socket, addr, shared })).is_err() {
+            self.close(core, owners, socket);
+        }
+    }
+
+    fn insert(
+        &mut self,
+        owners: &mut Owners,
+        socket: SocketId,
+        front: Arc<Front>,
+        index: Option<usize>,
+    ) -> Arc<SocketShared> {
+        let shared = Arc::new(SocketShared::new(SOCKET_RING, SOCKET_RING, front, index));
         owners.insert(socket, Owner::App);
         self.sockets.insert(
             socket,
@@ -380,9 +521,7 @@ impl App {
                 woken: false,
             },
         );
-        if done.complete(Ok(Opened { socket, addr, shared })).is_err() {
-            self.close(core, owners, socket);
-        }
+        shared
     }
 
     fn close(&mut self, core: &mut Core, owners: &mut Owners, socket: SocketId) {
@@ -535,6 +674,7 @@ impl App {
 
     /// Ends every socket: futures that wait are told.
     pub fn stop(&mut self) {
+        self.ended = true;
         self.sockets.drain().for_each(|(_, s)| s.end(STOPPED));
     }
 

@@ -29,18 +29,21 @@ pub enum Poll {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// Name of the shard's thread.
+    /// Name of the shards' threads; those after the first have their number appended.
     pub name: String,
     /// Which kernel interface carries the I/O; [`Backend::Auto`] takes io_uring where it works.
     pub backend: Backend,
     /// How the shard waits.
     pub poll: Poll,
-    /// Pins the shard's thread to this CPU.
-    pub cpu: Option<usize>,
+    /// Shards, each with a thread, endpoint and memory of its own; at least 1, at most 255. More
+    /// than the machine has CPUs works, but gains nothing.
+    pub shards: usize,
+    /// Pins the shards' threads to these CPUs, in turn; where they like if there are none.
+    pub cpus: Vec<usize>,
     /// UDP port that carries the Homa packets of bound sockets; 0 takes any free port.
     pub udp_port: u16,
     /// Memory for messages being received or not yet dropped by the application, in bytes;
-    /// rounded up to pages of 64 KiB. Touched only as it is needed.
+    /// rounded up to pages of 64 KiB. Touched only as it is needed. Divided evenly among the shards.
     ///
     /// An application that keeps more than this waits for itself: further messages are not received
     /// until it drops some.
@@ -81,10 +84,22 @@ impl Config {
         Config { poll, ..self }
     }
 
-    /// Runs the shard on this CPU only.
+    /// Runs this many shards.
+    #[must_use]
+    pub fn with_shards(self, shards: usize) -> Config {
+        Config { shards, ..self }
+    }
+
+    /// Runs the shards on these CPUs only, one after the other.
+    #[must_use]
+    pub fn with_cpus(self, cpus: impl Into<Vec<usize>>) -> Config {
+        Config { cpus: cpus.into(), ..self }
+    }
+
+    /// Runs the first shard, and so all if there is one, on this CPU only.
     #[must_use]
     pub fn with_cpu(self, cpu: usize) -> Config {
-        Config { cpu: Some(cpu), ..self }
+        self.with_cpus([cpu])
     }
 
     /// Takes this many bytes of memory for messages received.
@@ -127,7 +142,8 @@ impl Default for Config {
             name: "peyk".into(),
             backend: Backend::Auto,
             poll: Poll::Adaptive { max: Duration::from_micros(100) },
-            cpu: None,
+            shards: 1,
+            cpus: Vec::new(),
             udp_port: DEFAULT_UDP_PORT,
             receive_memory: 64 << 20,
             max_mtu: 9000,

@@ -9,14 +9,17 @@ use peyk_homa::{Endpoint, Path, PeerAddr, SocketId, SocketOptions};
 use peyk_sansio::Instant;
 
 use crate::addr::Addr;
-use crate::driver::Driver;
+use crate::driver::{Bound, Driver};
 use crate::error::BindError;
+use crate::mesh::Mesh;
 
 /// Protocol and network of one shard.
 pub(crate) struct Core {
     pub endpoint: Endpoint,
     pub driver: Box<dyn Driver>,
     pub now: Instant,
+    /// To the other shards, if there are any.
+    pub mesh: Option<Mesh>,
     max_mtu: u32,
     udp_port: u16,
     /// Bound sockets and the carriage each was bound with.
@@ -35,6 +38,15 @@ struct Local {
     asked: SocketAddr,
     actual: SocketAddr,
     users: usize,
+    /// One of a group, with one member on each shard.
+    is_grouped: bool,
+}
+
+/// Where to bind the carriage of a socket at `addr`: its UDP port, if it is the default one, means
+/// the configured one.
+pub(crate) fn carriage_of(addr: Addr, configured: u16) -> SocketAddr {
+    let is_default = addr.udp_port == crate::addr::DEFAULT_UDP_PORT;
+    SocketAddr::new(addr.ip, if is_default { configured } else { addr.udp_port })
 }
 
 /// The unspecified address stands for this host when it is a destination, as with the kernel's
@@ -57,6 +69,7 @@ impl Core {
             endpoint,
             driver,
             now,
+            mesh: None,
             max_mtu: config.max_mtu,
             udp_port: config.udp_port,
             bound: HashMap::new(),
@@ -70,10 +83,7 @@ impl Core {
     /// Opens a server socket at `addr`, whose UDP port, if it is the default one, means the
     /// configured one. Homa port 0 takes a free one.
     pub fn bind(&mut self, addr: Addr, options: SocketOptions) -> Result<(SocketId, Addr), BindError> {
-        let asked = SocketAddr::new(
-            addr.ip,
-            if addr.udp_port == crate::addr::DEFAULT_UDP_PORT { self.udp_port } else { addr.udp_port },
-        );
+        let asked = carriage_of(addr, self.udp_port);
         let local = self.carriage(asked).map_err(|source| BindError::Carriage { addr: asked, source })?;
         let port = (addr.port != 0).then_some(addr.port);
         let options = SocketOptions { server: true, ..options };
@@ -88,6 +98,43 @@ impl Core {
         let udp_port = self.locals.iter().find(|l| l.id == local).map_or(0, |l| l.actual.port());
         let port = self.endpoint.port(socket).unwrap_or(addr.port);
         Ok((socket, Addr { ip: addr.ip, port, udp_port }))
+    }
+
+    /// Opens a server socket at a Homa port, or any free one, that no carriage socket serves yet.
+    /// `agreed`: the port is that of another shard's part.
+    pub fn open_port(&mut self, port: Option<u16>, agreed: bool) -> Result<(SocketId, u16), BindError> {
+        let options = SocketOptions { server: true, agreed, ..SocketOptions::default() };
+        let socket = self.endpoint.open_socket(port, options)?;
+        Ok((socket, self.endpoint.port(socket).unwrap_or_default()))
+    }
+
+    /// Lets the group asked for at `asked` serve a socket: by its member `bound`, which is new
+    /// here, or by the one that is here already. Returns the group's address; `None` if there was
+    /// neither.
+    pub fn carry(
+        &mut self,
+        socket: SocketId,
+        asked: SocketAddr,
+        bound: Option<Bound>,
+    ) -> io::Result<Option<SocketAddr>> {
+        let Some(bound) = bound else {
+            let same = |l: &Local| asked.port() != 0 && (l.asked == asked || l.actual == asked);
+            let grouped = |l: &&mut Local| l.is_grouped && same(l);
+            let Some(l) = self.locals.iter_mut().find(grouped) else { return Ok(None) };
+            l.users += 1;
+            self.bound.insert(socket, l.id);
+            return Ok(Some(l.actual));
+        };
+        let actual = bound.local;
+        let id = self.driver.adopt_local(bound)?;
+        self.locals.push(Local { id, asked, actual, users: 1, is_grouped: true });
+        if let Some(mesh) = &mut self.mesh {
+            mesh.join(id, actual);
+        }
+        if let Some(other) = self.bound.insert(socket, id) {
+            self.release(other);
+        }
+        Ok(Some(actual))
     }
 
     /// Opens a socket that only makes requests.
@@ -170,12 +217,13 @@ impl Core {
     }
 
     fn carriage(&mut self, asked: SocketAddr) -> io::Result<u16> {
-        if let Some(l) = self.locals.iter_mut().find(|l| l.asked == asked && asked.port() != 0) {
+        let same = |l: &&mut Local| l.asked == asked && asked.port() != 0 && !l.is_grouped;
+        if let Some(l) = self.locals.iter_mut().find(same) {
             l.users += 1;
             return Ok(l.id);
         }
         let (id, actual) = self.driver.open_local(asked)?;
-        self.locals.push(Local { id, asked, actual, users: 1 });
+        self.locals.push(Local { id, asked, actual, users: 1, is_grouped: false });
         Ok(id)
     }
 
@@ -185,6 +233,9 @@ impl Core {
         if self.locals[i].users == 0 {
             self.locals.swap_remove(i);
             self.driver.close_local(local);
+            if let Some(mesh) = &mut self.mesh {
+                mesh.leave(local);
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod udp;
 use std::io;
 use std::net::SocketAddr;
 
+pub use peyk_kevent::udp::Bound;
 pub use peyk_kevent::{Handle, Wait};
 
 use peyk_homa::{Path, Transmit, Unreachable};
@@ -24,6 +25,13 @@ pub trait Driver {
     /// # Errors
     /// The address cannot be bound, or there are too many sockets.
     fn open_local(&mut self, bind: SocketAddr) -> io::Result<(u16, SocketAddr)>;
+
+    /// Takes over a socket for carriage that was bound elsewhere, one of a group at its address.
+    /// Returns its number.
+    ///
+    /// # Errors
+    /// The driver has no such sockets, or too many.
+    fn adopt_local(&mut self, bound: Bound) -> io::Result<u16>;
 
     /// Closes a carriage socket; packets still queued on it are dropped.
     fn close_local(&mut self, local: u16);
@@ -57,6 +65,9 @@ pub trait Driver {
 impl<D: Driver + ?Sized> Driver for Box<D> {
     fn open_local(&mut self, bind: SocketAddr) -> io::Result<(u16, SocketAddr)> {
         (**self).open_local(bind)
+    }
+    fn adopt_local(&mut self, bound: Bound) -> io::Result<u16> {
+        (**self).adopt_local(bound)
     }
     fn close_local(&mut self, local: u16) {
         (**self).close_local(local);
@@ -145,6 +156,66 @@ pub struct DriverStats {
     pub faults: FaultStats,
     /// Counters of the completion queue.
     pub queue: peyk_kevent::Stats,
+}
+
+impl DriverStats {
+    /// Every counter with its name; those of the completion queue begin with `queue_`, those of
+    /// faults made on purpose with `fault_`.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let mut copy = self.clone();
+        copy.entries().map(|(name, value)| (name, *value)).into_iter()
+    }
+
+    /// Adds another driver's counters.
+    pub fn add(&mut self, other: &DriverStats) {
+        for ((_, own), (_, other)) in self.entries().into_iter().zip(other.iter()) {
+            *own += other;
+        }
+    }
+
+    fn entries(&mut self) -> [(&'static str, &mut u64); 38] {
+        let (queue, faults) = (&mut self.queue, &mut self.faults);
+        [
+            ("packets_sent", &mut self.packets_sent),
+            ("bytes_sent", &mut self.bytes_sent),
+            ("trains_sent", &mut self.trains_sent),
+            ("packets_received", &mut self.packets_received),
+            ("bytes_received", &mut self.bytes_received),
+            ("trains_received", &mut self.trains_received),
+            ("sends_delayed", &mut self.sends_delayed),
+            ("flows_opened", &mut self.flows_opened),
+            ("trains_refused", &mut self.trains_refused),
+            ("dropped_too_big", &mut self.dropped_too_big),
+            ("dropped_prohibited", &mut self.dropped_prohibited),
+            ("dropped_unreachable", &mut self.dropped_unreachable),
+            ("dropped_other", &mut self.dropped_other),
+            ("dropped_closed", &mut self.dropped_closed),
+            ("truncated", &mut self.truncated),
+            ("unreachable_reports", &mut self.unreachable_reports),
+            ("mtu_reports", &mut self.mtu_reports),
+            ("queue_immediate", &mut queue.immediate),
+            ("queue_sleeps", &mut queue.sleeps),
+            ("queue_spins_paid", &mut queue.spins_paid),
+            ("queue_spins_vain", &mut queue.spins_vain),
+            ("queue_preempted", &mut queue.preempted),
+            ("queue_ring_receives", &mut queue.ring_receives),
+            ("queue_direct_receives", &mut queue.direct_receives),
+            ("queue_truncated", &mut queue.truncated),
+            ("queue_rearmed", &mut queue.rearmed),
+            ("queue_no_buffers", &mut queue.no_buffers),
+            ("queue_overflows", &mut queue.overflows),
+            ("queue_socket_errors", &mut queue.socket_errors),
+            ("queue_reports", &mut queue.reports),
+            ("queue_reports_lost", &mut queue.reports_lost),
+            ("queue_stale", &mut queue.stale),
+            ("queue_sends_queued", &mut queue.sends_queued),
+            ("queue_enters", &mut queue.enters),
+            ("fault_dropped", &mut faults.dropped),
+            ("fault_duplicated", &mut faults.duplicated),
+            ("fault_reordered", &mut faults.reordered),
+            ("fault_corrupted", &mut faults.corrupted),
+        ]
+    }
 }
 
 /// Counters of faults made on purpose.

@@ -12,6 +12,9 @@ pub enum StartError {
     /// The configuration contradicts itself.
     #[error("configuration: {0}")]
     Config(#[from] peyk_homa::ConfigError),
+    /// More shards than RPC ids can name.
+    #[error("at most 255 shards")]
+    TooManyShards,
     /// The completion queue or a driver's socket could not be made.
     #[error("cannot set up network I/O: {0}")]
     Io(#[from] io::Error),
@@ -43,10 +46,13 @@ pub enum BindError {
     /// The Homa port cannot be had.
     #[error("cannot open the Homa socket: {0}")]
     Homa(#[from] peyk_homa::OpenError),
-    /// Called on the shard's own thread, which would wait for itself; a service uses its
+    /// Called on a shard's own thread, which would wait for itself; a service uses its
     /// [`Context`](crate::Context) instead.
     #[error("called on the shard's own thread: use the service's context")]
     OnShard,
+    /// The stack has no shard with that number.
+    #[error("there is no such shard")]
+    NoShard,
     /// The stack has stopped.
     #[error("the stack has stopped")]
     Stopped,

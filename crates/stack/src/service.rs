@@ -105,6 +105,17 @@ impl Context<'_> {
         Ok((socket, addr))
     }
 
+    /// Opens this shard's part of a server socket that all shards serve; its carriage is to come.
+    pub(crate) fn open_part(
+        &mut self,
+        port: Option<u16>,
+        agreed: bool,
+    ) -> Result<(SocketId, u16), BindError> {
+        let (socket, port) = self.core.open_port(port, agreed)?;
+        self.owners.insert(socket, self.owner);
+        Ok((socket, port))
+    }
+
     /// Opens a socket that only makes requests.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peyk_homa::{Event, SocketId};
+use peyk_homa::{Budget, Event, Path, SocketId};
 use peyk_sansio::Instant;
 
 use crate::app::{App, Shared, Submission};
@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::config::Poll;
 use crate::core::Core;
 use crate::driver::Received;
+use crate::mesh::Crossing;
 use crate::service::{Context, Service};
 use crate::stats::{StackStats, Usage};
 use peyk_kevent::{Spin, Wait};
@@ -91,6 +92,11 @@ pub(crate) struct Shard {
     services: Vec<Place>,
     app: App,
     shared: Arc<Shared>,
+    /// Which of the stack's shards this is, and what they may use together.
+    number: u8,
+    budget: Arc<Budget>,
+    /// Version of the table of priorities last told to the others.
+    told_cutoffs: u16,
     spin: Spin,
     /// The wait under way looks for packets that should come soon.
     is_looking: bool,
@@ -103,8 +109,18 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
-    pub fn new(core: Core, clock: Clock, shared: Arc<Shared>, config: &crate::Config) -> Shard {
+    pub fn new(
+        core: Core,
+        clock: Clock,
+        shared: Arc<Shared>,
+        budget: Arc<Budget>,
+        config: &crate::Config,
+    ) -> Shard {
+        let (told_cutoffs, _) = core.endpoint.own_cutoffs();
         Shard {
+            number: core.endpoint.config().shard,
+            budget,
+            told_cutoffs,
             core,
             owners: Owners { clock, of: HashMap::new(), last: None },
             services: Vec::new(),
@@ -136,12 +152,13 @@ impl Shard {
     fn turn(&mut self, wait: Wait) -> Wait {
         self.turns += 1;
         self.receive(wait);
-        let more = self.submissions();
+        let more = self.cross() | self.submissions();
         if self.core.endpoint.poll_timeout().is_some_and(|at| at <= self.core.now) {
             self.core.endpoint.handle_timeout(self.core.now);
         }
         self.events();
         let service_wants = self.turn_services();
+        self.budget.balance(self.number, &mut self.core.endpoint);
         let more = self.core.transmit(TRANSMIT_BURST) || more;
         if more {
             return self.at_once();
@@ -177,7 +194,7 @@ impl Shard {
     }
 
     fn receive(&mut self, wait: Wait) {
-        let Core { endpoint, driver, now, .. } = &mut self.core;
+        let Core { endpoint, driver, now, mesh, .. } = &mut self.core;
         let clock = self.owners.clock;
         let mut woke = false;
         let result = driver.poll(wait, &mut |received| {
@@ -187,7 +204,9 @@ impl Shard {
             }
             match received {
                 Received::Packet { path, data } => {
-                    endpoint.handle_packet(*now, path, data);
+                    if mesh.as_mut().is_none_or(|mesh| !mesh.hand_over(path, data)) {
+                        endpoint.handle_packet(*now, path, data);
+                    }
                 }
                 Received::Unreachable { remote, why } => endpoint.handle_unreachable(*now, remote, why),
             }
@@ -199,6 +218,36 @@ impl Shard {
         if let Err(e) = result {
             tracing::error!(error = %e, "receiving packets failed");
         }
+    }
+
+    /// Takes what other shards handed over and hands them what is theirs; true if there may be
+    /// more.
+    fn cross(&mut self) -> bool {
+        let Core { endpoint, now, mesh: Some(mesh), .. } = &mut self.core else { return false };
+        let more = mesh.take(|mesh, crossing| match crossing {
+            Crossing::Packet { remote, group, data } => {
+                // Not here any more: dropped, as by a socket that was closed.
+                let Some(local) = mesh.local(group) else { return };
+                if let Some(data) = data.as_slice() {
+                    endpoint.handle_packet(*now, &Path { remote, local }, data);
+                }
+            }
+            Crossing::Ack { mut ack, group } => {
+                let Some(local) = mesh.local(group) else { return };
+                ack.path.local = local;
+                endpoint.handle_stray_ack(*now, ack);
+            }
+            Crossing::Cutoffs { version, table } => endpoint.adopt_cutoffs(version, table),
+        });
+        endpoint.take_stray_acks(|ack| mesh.hand_ack(ack));
+        // The first shard measures for all.
+        let (version, table) = endpoint.own_cutoffs();
+        if self.number == 0 && version != self.told_cutoffs {
+            self.told_cutoffs = version;
+            mesh.tell_cutoffs(version, table);
+        }
+        mesh.wake();
+        more
     }
 
     /// Carries out what applications submitted; true if there may be more.
@@ -234,6 +283,10 @@ impl Shard {
             Submission::Stats { done } => {
                 let stats = self.stats();
                 let _ = done.complete(stats);
+            }
+            Submission::EndApp { done } => {
+                self.app.stop();
+                let _ = done.complete(());
             }
             Submission::Stop => self.stopping = true,
             other => self.app.handle(&mut self.core, &mut self.owners, other),
@@ -322,6 +375,7 @@ impl Shard {
         StackStats {
             turns: self.turns,
             homa: self.core.endpoint.stats().clone(),
+            mesh: self.core.mesh.as_ref().map(|mesh| mesh.stats).unwrap_or_default(),
             driver: self.core.driver.stats().clone(),
             usage: Usage::of(&mut self.core.endpoint),
             app: self.app.usage(),

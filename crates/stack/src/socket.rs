@@ -2,7 +2,7 @@
 //! no particular runtime; dropping one cancels what it waited for.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use peyk_homa::SocketId;
 use peyk_sockbuf::Payload;
@@ -11,8 +11,9 @@ use peyk_sockbuf::ring::Ring;
 use peyk_sockbuf::waiters::WaitList;
 
 use crate::addr::{Addr, ToAddr};
-use crate::app::{Arrived, CallOptions, Opened, Outcome, ReplyTo, Shared, SocketShared, Submission};
+use crate::app::{Arrived, CallOptions, Front, Opened, Outcome, ReplyTo, Shared, SocketShared, Submission};
 use crate::error::{BindError, Error};
+use crate::spread;
 use crate::stack::Stack;
 use crate::wait::block_on;
 
@@ -30,16 +31,71 @@ pub struct Socket {
 }
 
 struct Inner {
+    /// One for each shard that serves the socket.
+    parts: Vec<SocketPart>,
+    /// The part by which requests are made.
+    home: usize,
+    front: Arc<Front>,
+    addr: Option<Addr>,
+    next_key: AtomicU64,
+    /// Requests taken so far, roughly: says which shard's turn it is.
+    taken: AtomicUsize,
+}
+
+/// The socket on one shard.
+struct SocketPart {
     shared: Arc<Shared>,
     socket: Arc<SocketShared>,
     id: SocketId,
-    addr: Option<Addr>,
-    next_key: AtomicU64,
+}
+
+/// Requests taken from one shard before the next has its turn.
+const QUANTUM: usize = 32;
+
+impl Inner {
+    fn home(&self) -> &SocketPart {
+        &self.parts[self.home]
+    }
+
+    /// A request that is there already, and by which part it came.
+    fn try_next_request(&self) -> Option<(usize, Arrived)> {
+        if let [part] = &self.parts[..] {
+            return part.try_next(&part.socket.requests).map(|arrived| (0, arrived));
+        }
+        let taken = self.taken.load(Ordering::Relaxed);
+        let from = taken / QUANTUM % self.parts.len();
+        while let Some(at) = self.front.ready.next(from) {
+            let part = self.parts.get(at)?;
+            if let Some(arrived) = part.try_next(&part.socket.requests) {
+                // Not exact if several threads take at the same time, nor need it be.
+                self.taken.store(taken.wrapping_add(1), Ordering::Relaxed);
+                return Some((at, arrived));
+            }
+            self.front.ready.found_empty(at, || !part.socket.requests.is_empty());
+        }
+        None
+    }
+}
+
+impl SocketPart {
+    fn try_next<T>(&self, ring: &Ring<T>) -> Option<T> {
+        let item = ring.pop()?;
+        self.socket.popped(&self.shared);
+        Some(item)
+    }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.shared.submit_late(Submission::Close { socket: self.id });
+        self.close();
+    }
+}
+
+impl Inner {
+    fn close(&self) {
+        for part in &self.parts {
+            part.shared.submit_late(Submission::Close { socket: part.id });
+        }
     }
 }
 
@@ -67,10 +123,27 @@ impl Socket {
     }
 
     fn make(stack: &Stack, addr: Option<Addr>) -> Result<Socket, BindError> {
-        let shared = stack.shared().clone();
-        let Opened { socket: id, addr, shared: socket } =
-            ask(&shared, |done| Submission::Open { addr, done })??;
-        Ok(Socket { inner: Arc::new(Inner { shared, socket, id, addr, next_key: AtomicU64::new(1) }) })
+        let preferred = stack.preferred_shard();
+        let (front, parts, home, addr) = match addr {
+            Some(addr) if stack.shards().len() > 1 => {
+                let (parts, front, addr) = spread::bind(stack, addr)?;
+                let shards = stack.shards().iter().cloned();
+                let parts = shards.zip(parts).map(|(shared, part)| SocketPart {
+                    shared,
+                    socket: part.shared,
+                    id: part.socket,
+                });
+                (front, parts.collect(), preferred, Some(addr))
+            }
+            addr => {
+                let shared = stack.shards()[preferred].clone();
+                let Opened { socket: id, addr, shared: socket } =
+                    ask(&shared, |done| Submission::Open { addr, done })??;
+                (socket.front.clone(), vec![SocketPart { shared, socket, id }], 0, addr)
+            }
+        };
+        let (next_key, taken) = (AtomicU64::new(1), AtomicUsize::new(0));
+        Ok(Socket { inner: Arc::new(Inner { parts, home, front, addr, next_key, taken }) })
     }
 
     /// Where requests for this socket go; `None` if it only makes requests.
@@ -82,7 +155,7 @@ impl Socket {
     /// [`Error::Closed`], the peers of unanswered requests are told, and so are those whose
     /// response was not all sent. Requests already taken can no longer be answered.
     pub fn close(&self) {
-        self.inner.shared.submit_late(Submission::Close { socket: self.inner.id });
+        self.inner.close();
     }
 
     /// Sends a request and waits for its response. It is handed over at once, before the future
@@ -117,7 +190,7 @@ impl Socket {
     /// The text is no address, the message is empty or too long, or the stack has stopped.
     pub async fn send(&self, to: impl ToAddr, message: impl Into<Payload>, cookie: u64) -> Result<(), Error> {
         let call = self.queued_call(to, message.into(), cookie);
-        submit(&self.inner.shared, call?).await
+        submit(&self.inner.home().shared, call?).await
     }
 
     /// Sends many requests, each given as destination, message and cookie, as [`Socket::send`].
@@ -140,8 +213,9 @@ impl Socket {
     /// # Errors
     /// The socket was closed, or the stack has stopped.
     pub async fn recv(&self) -> Result<Request, Error> {
-        let socket = &self.inner.socket;
-        Ok(self.request(self.next(&socket.requests, &socket.request_waiters).await?))
+        let (part, arrived) =
+            self.next(&self.inner.front.request_waiters, || self.inner.try_next_request()).await?;
+        Ok(Request::new(self.inner.clone(), part, arrived))
     }
 
     /// Waits for a request, then takes up to `max` that are there, appending them to `out`;
@@ -160,7 +234,8 @@ impl Socket {
 
     /// A request that is there already.
     pub fn try_recv(&self) -> Option<Request> {
-        self.try_next(&self.inner.socket.requests).map(|arrived| self.request(arrived))
+        let (part, arrived) = self.inner.try_next_request()?;
+        Some(Request::new(self.inner.clone(), part, arrived))
     }
 
     /// Waits for the outcome of a request sent with [`Socket::send`]. Dropping the future loses
@@ -169,8 +244,7 @@ impl Socket {
     /// # Errors
     /// The socket was closed, or the stack has stopped.
     pub async fn recv_response(&self) -> Result<Outcome, Error> {
-        let socket = &self.inner.socket;
-        self.next(&socket.responses, &socket.response_waiters).await
+        self.next(&self.inner.front.response_waiters, || self.try_recv_response()).await
     }
 
     /// Waits for an outcome, then takes up to `max` that are there, appending them to `out`;
@@ -189,40 +263,31 @@ impl Socket {
 
     /// An outcome that is there already.
     pub fn try_recv_response(&self) -> Option<Outcome> {
-        self.try_next(&self.inner.socket.responses)
+        let home = self.inner.home();
+        home.try_next(&home.socket.responses)
     }
 
-    async fn next<T>(&self, ring: &Ring<T>, waiters: &WaitList) -> Result<T, Error> {
-        let look = || match self.try_next(ring) {
+    async fn next<T>(&self, waiters: &WaitList, take: impl Fn() -> Option<T>) -> Result<T, Error> {
+        let look = || match take() {
             Some(item) => Some(Ok(item)),
             // Said after the last item was put in: look once more.
-            None => self.inner.socket.end().map(|e| self.try_next(ring).ok_or(e)),
+            None => self.inner.front.end().map(|e| take().ok_or(e)),
         };
         waiters.until(look).await
     }
 
-    fn try_next<T>(&self, ring: &Ring<T>) -> Option<T> {
-        let item = ring.pop()?;
-        self.inner.socket.popped(&self.inner.shared);
-        Some(item)
-    }
-
-    fn request(&self, arrived: Arrived) -> Request {
-        Request::new(self.inner.clone(), arrived)
-    }
-
     fn queued_call(&self, to: impl ToAddr, message: Payload, cookie: u64) -> Result<Submission, Error> {
         let to = to.to_addr().map_err(|e| Error::Addr(e.to_string()))?;
-        self.inner.shared.check_len(message.len()).map_err(Error::Send)?;
+        self.inner.home().shared.check_len(message.len()).map_err(Error::Send)?;
         let key = self.inner.next_key.fetch_add(1, Ordering::Relaxed);
-        let (socket, options) = (self.inner.id, CallOptions::default());
+        let (socket, options) = (self.inner.home().id, CallOptions::default());
         Ok(Submission::Call { socket, to, message, options, key, reply_to: ReplyTo::Queue(cookie) })
     }
 }
 
 impl std::fmt::Debug for Socket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Socket").field("id", &self.inner.id).field("addr", &self.inner.addr).finish()
+        f.debug_struct("Socket").field("id", &self.inner.home().id).field("addr", &self.inner.addr).finish()
     }
 }
 

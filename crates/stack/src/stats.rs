@@ -14,10 +14,24 @@ pub struct StackStats {
     pub homa: peyk_homa::Stats,
     /// The driver's counters.
     pub driver: DriverStats,
+    /// What passed between this shard and the others.
+    pub mesh: MeshStats,
     /// What the protocol holds right now.
     pub usage: Usage,
     /// What the shard holds for applications on other threads right now.
     pub app: AppUsage,
+}
+
+/// Counters of what passed between a shard and the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MeshStats {
+    /// Packets, acks and tables handed over to other shards.
+    pub handed_over: u64,
+    /// Those taken over from them.
+    pub taken_over: u64,
+    /// Those lost because the ring or the memory for them was full.
+    pub dropped: u64,
 }
 
 /// What the protocol of a shard holds.
@@ -58,6 +72,17 @@ impl Usage {
         }
     }
 
+    fn add(&mut self, other: &Usage) {
+        self.sockets += other.sockets;
+        self.rpcs += other.rpcs;
+        self.peers += other.peers;
+        self.send_bytes += other.send_bytes;
+        self.granted_bytes += other.granted_bytes;
+        self.memory_waiters += other.memory_waiters;
+        self.free_pages += other.free_pages;
+        self.total_pages += other.total_pages;
+    }
+
     /// Whether nothing is under way and all memory is at home, whatever sockets are open.
     pub fn is_idle(&self) -> bool {
         self.rpcs == 0
@@ -85,6 +110,14 @@ pub struct AppUsage {
 }
 
 impl AppUsage {
+    fn add(&mut self, other: &AppUsage) {
+        self.sockets += other.sockets;
+        self.calls += other.calls;
+        self.parked += other.parked;
+        self.queued += other.queued;
+        self.undelivered += other.undelivered;
+    }
+
     /// Whether nothing is under way, whatever sockets are open.
     pub fn is_idle(&self) -> bool {
         self.calls + self.parked + self.queued + self.undelivered == 0
@@ -92,6 +125,18 @@ impl AppUsage {
 }
 
 impl StackStats {
+    /// Adds another shard's counters.
+    pub fn add(&mut self, other: &StackStats) {
+        self.turns += other.turns;
+        self.homa.add(&other.homa);
+        self.driver.add(&other.driver);
+        self.mesh.handed_over += other.mesh.handed_over;
+        self.mesh.taken_over += other.mesh.taken_over;
+        self.mesh.dropped += other.mesh.dropped;
+        self.usage.add(&other.usage);
+        self.app.add(&other.app);
+    }
+
     /// Whether nothing is under way and all memory is at home, whatever sockets are open.
     pub fn is_idle(&self) -> bool {
         self.usage.is_idle() && self.app.is_idle()

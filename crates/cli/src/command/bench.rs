@@ -145,6 +145,7 @@ fn measure(flags: &BenchRpc, cell: Cell, time: Duration) -> Result<(FixedResult,
             backend: flags.nodes.backend,
             drop: 0.0,
             sleep: cell.transport == BenchTransport::HomaSleep,
+            shards: flags.nodes.shards,
         },
     };
     pair.fixed(FixedPlan {
@@ -179,7 +180,7 @@ fn row(cell: Cell, results: &[(FixedResult, Executed)]) -> Row {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let n = values.len();
     match n {

@@ -222,7 +222,12 @@ impl Run<'_> {
             waiting: self.flags.waiting,
             ipv6: self.flags.ipv6,
             pinned: !self.flags.nodes.no_pin,
-            homa: HomaOptions { backend: self.flags.nodes.backend, drop, sleep: false },
+            homa: HomaOptions {
+                backend: self.flags.nodes.backend,
+                drop,
+                sleep: false,
+                shards: self.flags.nodes.shards,
+            },
         }
     }
 

@@ -16,8 +16,9 @@ pub fn run(flags: &Serve) -> Result<()> {
     .context("preparing for interruption")?;
     let address = start::resolve(&flags.bind, flags.stack.udp_port)?;
     let stack = start::start(&flags.stack, address.udp_port)?;
-    let serving =
-        stack.serve_fn(address, |request| request).with_context(|| format!("binding {}", flags.bind))?;
+    let serving = stack
+        .serve_fn_each(address, || |request| request)
+        .with_context(|| format!("binding {}", flags.bind))?;
     let bound = serving.local_addr().unwrap_or(address);
     println!(
         "echo server at Homa port {} of {}, over UDP port {} ({})",

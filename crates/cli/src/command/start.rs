@@ -23,8 +23,11 @@ pub fn start(flags: &StackFlags, udp_port: u16) -> Result<Stack> {
         PollName::Spin => Poll::Spin,
         PollName::Adaptive => Poll::Adaptive { max: ADAPTIVE },
     };
-    let mut config =
-        Config::default().with_udp_port(udp_port).with_backend(backend(flags.backend)).with_poll(poll);
+    let mut config = Config::default()
+        .with_udp_port(udp_port)
+        .with_backend(backend(flags.backend))
+        .with_poll(poll)
+        .with_shards(flags.shards);
     config.capture.clone_from(&flags.capture);
     Stack::start(config).context("starting the stack")
 }

@@ -3,7 +3,11 @@
 use std::{
     collections::VecDeque,
     net::IpAddr,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
     time::Duration,
 };
 
@@ -38,6 +42,9 @@ const COPY_MAX: usize = 4_096;
 /// Held requests, at most.
 const HELD_MAX: usize = 100_000;
 
+/// How often a shard that holds requests looks whether another was told to answer them.
+const HELD_LOOK: Duration = Duration::from_millis(1);
+
 /// The kernel interface of a name.
 pub fn backend(name: BackendName) -> Backend {
     match name {
@@ -58,7 +65,8 @@ fn start(options: &HomaOptions, waiting: Waiting) -> Result<Stack> {
         .with_udp_port(0)
         .with_backend(backend(options.backend))
         .with_poll(poll)
-        .with_receive_memory(RECEIVE_MEMORY);
+        .with_receive_memory(RECEIVE_MEMORY)
+        .with_shards(options.shards);
     if options.drop > 0.0 {
         config = config.with_faults(Faults::loss(options.drop));
     }
@@ -69,7 +77,15 @@ fn start(options: &HomaOptions, waiting: Waiting) -> Result<Stack> {
 pub struct Server {
     stack: Stack,
     serving: peyk::Serving,
-    executed: Receiver<Executed>,
+    ledger: Option<SharedLedger>,
+    executed: Receiver<()>,
+}
+
+/// What all shards executed, in one record: it shall see what two of them execute.
+type SharedLedger = Arc<Mutex<Ledger>>;
+
+fn lock(ledger: &SharedLedger) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Server {
@@ -82,57 +98,80 @@ impl Server {
     ) -> Result<(Server, Addr)> {
         let stack = start(options, waiting)?;
         let (tell, executed) = channel();
-        let (bound, address) = channel();
+        let ledger = checked.then(|| Arc::new(Mutex::new(Ledger::default())));
+        let shared = ledger.clone();
+        let (open, released) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
         let serving = stack
-            .serve(move |cx| {
-                let (_, address) = cx.bind(Addr::new(ip, PORT).with_udp_port(0))?;
-                let _ = bound.send(address);
+            .serve_each(Addr::new(ip, PORT).with_udp_port(0), move |_, _| {
                 Ok(Box::new(Echo {
-                    ledger: checked.then(Ledger::default),
+                    ledger: shared.clone(),
                     held: Vec::new(),
+                    open: open.clone(),
+                    released: released.clone(),
+                    seen_released: 0,
                     waiting: VecDeque::new(),
-                    tell,
+                    tell: tell.clone(),
                 }))
             })
             .context("binding the Homa server")?;
-        let address = address.recv().context("the Homa server did not start")?;
-        Ok((Server { stack, serving, executed }, address))
+        let address = serving.local_addr().context("the Homa server did not start")?;
+        Ok((Server { stack, serving, ledger, executed }, address))
     }
 
     /// Stops it and gives what it counted.
     pub fn stop(self) -> Result<Executed> {
         self.serving.stop();
-        let executed = self.executed.recv().context("the Homa server ended early")?;
+        // One from each shard.
+        for _ in 0..self.stack.shard_count() {
+            self.executed.recv().context("the Homa server ended early")?;
+        }
         self.stack.stop();
-        Ok(executed)
+        let counts = self.ledger.map(|ledger| lock(&ledger).counts().clone());
+        Ok(counts.unwrap_or_default())
     }
 }
 
-/// The server's service.
+/// The server's service, on one shard.
 struct Echo {
-    ledger: Option<Ledger>,
+    ledger: Option<SharedLedger>,
     held: Vec<(ServerRpc, Payload)>,
+    /// Requests held by all shards.
+    open: Arc<AtomicUsize>,
+    /// How often all shards were told to answer what they hold, and what this one knows of it.
+    released: Arc<AtomicU64>,
+    seen_released: u64,
     /// Responses that wait for send memory; bounded by the requests that may be unanswered.
     waiting: VecDeque<(ServerRpc, Payload)>,
-    tell: Sender<Executed>,
+    tell: Sender<()>,
 }
 
 impl Echo {
     fn request(&mut self, cx: &mut Context<'_>, rpc: ServerRpc, message: Message) {
-        let kind = self.ledger.as_mut().map_or(Kind::Echo, |ledger| ledger.execute(message.chunks()));
+        let kind = self.ledger.as_ref().map_or(Kind::Echo, |ledger| lock(ledger).execute(message.chunks()));
         if kind == Kind::Hold && self.held.len() < HELD_MAX {
             // A copy: held requests would keep whole pages of the receive memory.
             self.held.push((rpc, Payload::copy_from(&message.contiguous())));
-            if let Some(ledger) = &mut self.ledger {
-                ledger.holding(self.held.len());
+            if let Some(ledger) = &self.ledger {
+                lock(ledger).holding(1 + self.open.fetch_add(1, Ordering::Relaxed));
             }
             return;
         }
         if kind == Kind::Release {
-            self.waiting.extend(self.held.drain(..));
+            self.released.fetch_add(1, Ordering::Relaxed);
+            self.release();
         }
         self.waiting.push_back((rpc, message.into()));
         self.answer(cx);
+    }
+
+    /// Answers what is held, if some shard was told to.
+    fn release(&mut self) {
+        let released = self.released.load(Ordering::Relaxed);
+        if released != self.seen_released {
+            self.seen_released = released;
+            self.open.fetch_sub(self.held.len(), Ordering::Relaxed);
+            self.waiting.extend(self.held.drain(..));
+        }
     }
 
     /// Answers in order what there is send memory for.
@@ -159,13 +198,22 @@ impl Service for Echo {
             _ => {}
         }
     }
+
+    fn on_turn(&mut self, cx: &mut Context<'_>) -> Option<Instant> {
+        if self.held.is_empty() {
+            return None;
+        }
+        self.release();
+        self.answer(cx);
+        // Another shard may be told.
+        Some(cx.now() + HELD_LOOK)
+    }
 }
 
 impl Drop for Echo {
     fn drop(&mut self) {
-        let counts = self.ledger.as_ref().map(|ledger| ledger.counts().clone());
         // Nobody may be interested any more.
-        let _ = self.tell.send(counts.unwrap_or_default());
+        let _ = self.tell.send(());
     }
 }
 

@@ -35,3 +35,25 @@ fn rpc_gives_a_row_for_every_load() {
         }
     }
 }
+
+#[test]
+fn shards_gives_every_line_beside_the_distance_of_the_cpus() {
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        println!("SKIPPED: a second CPU is needed");
+        return;
+    }
+    let json = crate::common::path("shards.json");
+    let to = json.to_str().unwrap();
+    crate::common::run(&["bench", "shards", "--rounds", "1", "--time", "20ms", "--json", to]);
+    let figures: Value = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+    let (rows, crossings) = (figures["rows"].as_array().unwrap(), figures["hand_over"].as_array().unwrap());
+    assert_eq!((rows.len(), crossings.len()), (5, 2));
+    for row in rows {
+        for field in ["one", "two", "ratio", "line_ns"] {
+            assert!(row[field].as_f64().unwrap() > 0.0, "{field} in {row}");
+        }
+    }
+    for crossing in crossings {
+        assert!(crossing["ns"].as_f64().unwrap() > 0.0 && crossing["line_ns"].as_f64().unwrap() > 0.0);
+    }
+}

@@ -94,13 +94,14 @@ impl Endpoint {
     /// RESEND for an RPC that we do not know.
     fn on_unknown_resend(&mut self, a: &Arrival<'_>, header: &Header) -> Disposition {
         let id = header.local_id();
-        if header.is_from_client() && self.is_overloaded(a) {
+        if header.is_from_client() && a.peer.is_some_and(|peer| self.completed.contains(peer, id)) {
+            // It was executed, refused or given up, and will not be executed again. A client
+            // that has its response ignores this. Told to wait instead, as by an overloaded server,
+            // it would wait for nothing.
+            self.answer_unreachable(a.now, a.path, header, UnreachableCode::Aborted);
+        } else if header.is_from_client() && self.is_overloaded(a) {
             // The request was turned away; its client shall wait rather than fail.
             self.answer_stray(a.now, a.path, a.peer, header, ControlKind::Busy);
-        } else if header.is_from_client() && a.peer.is_some_and(|peer| self.completed.contains(peer, id)) {
-            // It was executed, refused or given up, and will not be executed again. A client
-            // that has its response ignores this.
-            self.answer_unreachable(a.now, a.path, header, UnreachableCode::Aborted);
         } else {
             self.answer_stray(a.now, a.path, a.peer, header, ControlKind::RpcUnknown);
         }
@@ -210,9 +211,9 @@ impl Endpoint {
         }
         self.peers[peer].need_acks.on_answer(&self.timers);
         let named = AckEntry { client_id: header.sender_id, server_port: header.dport };
-        self.on_acked(a.now, peer, named);
+        self.on_acked(a.now, a.path, peer, named);
         for &entry in ack.entries() {
-            self.on_acked(a.now, peer, entry);
+            self.on_acked(a.now, a.path, peer, entry);
         }
         Disposition::Handled
     }

@@ -13,7 +13,7 @@ use crate::incoming::Insert;
 use crate::mutant::is_mutant;
 use crate::resend::Wait;
 use crate::rpc::{NewRpc, State};
-use crate::transmit::Disposition;
+use crate::transmit::{Disposition, Path};
 
 /// Packets in a row that contradict the first one of their message before it is given up.
 const CONTRADICTIONS_MAX: u8 = 16;
@@ -226,6 +226,8 @@ impl Endpoint {
             if rpc.is_client() {
                 rpc.state = State::Outgoing;
                 self.drop_input(slot);
+                // While all that was granted was here, nothing was owed and no timer ran.
+                self.arm(slot, self.timers.resend_due(self.rpcs[slot].wait));
             } else {
                 self.end_server(a.now, slot);
             }
@@ -358,17 +360,19 @@ impl Endpoint {
         if !data.ack.is_none()
             && let Some(peer) = a.peer
         {
-            self.on_acked(a.now, peer, data.ack);
+            self.on_acked(a.now, a.path, peer, data.ack);
         }
     }
 
     /// A client host no longer needs an RPC. Acks belong to the host: they may come from another
     /// of its ports. An ack before the response is not to be believed.
-    pub(super) fn on_acked(&mut self, now: Instant, peer: u32, ack: AckEntry) {
+    pub(super) fn on_acked(&mut self, now: Instant, path: &Path, peer: u32, ack: AckEntry) {
         if ack.client_id & 1 != 0 {
             return;
         }
-        let Some(&slot) = self.index.servers.get(&(peer, ack.server_id())) else { return };
+        let Some(&slot) = self.index.servers.get(&(peer, ack.server_id())) else {
+            return self.on_stray_ack(path, ack);
+        };
         let rpc = &self.rpcs[slot];
         if rpc.state == State::Outgoing && rpc.local_port == ack.server_port {
             self.stats.server_acked += 1;

@@ -399,13 +399,28 @@ fn bucket_spreads_grants_over_time() {
 
 #[test]
 fn larger_limit_takes_effect_at_the_next_poll() {
-    let mut g = Grants::new(GrantConfig { max_incoming: 50_000, window: 60_000, ..plain() });
+    let mut g = Grants::new(GrantConfig { max_incoming: 200_000, window: 60_000, ..plain() });
+    g.set_share(50_000);
     add(&mut g, 0, 100_000);
     assert_eq!(poll(&mut g, us(0))[0].offset, 50_000);
     assert!(!g.wants_poll());
-    g.set_max_incoming(200_000);
+    g.set_share(200_000);
     assert!(g.wants_poll());
     assert_eq!(poll(&mut g, us(1))[0].offset, 60_000);
+}
+
+#[test]
+fn message_without_a_share_is_needy_and_granted_when_there_is_one() {
+    let mut g = Grants::new(plain());
+    g.set_share(0);
+    assert!(g.manage(0, 0, 100_000, 40_000, 0, us(0)));
+    // All that may come has come: no further packet will draw attention to the message.
+    g.on_received(0, 40_000);
+    assert!(poll(&mut g, us(0)).is_empty());
+    assert_eq!(g.shortest_needy(), Some(60_000));
+    g.set_share(400_000);
+    assert!(g.wants_poll());
+    assert_eq!(poll(&mut g, us(1))[0].offset, 100_000);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! DATA: what becomes of each packet, by where it lies in its message.
 
-use peyk_homa::Config;
+use peyk_homa::{Config, Share};
 use peyk_wire::homa::PacketType;
 
 use crate::common::lab::ID;
@@ -113,6 +113,22 @@ fn lengths_of_zero_and_above_the_maximum_are_refused() {
     lab.feed(&from.data(u32::MAX, 40_000, 0, &[1; 100]));
     assert_eq!(lab.endpoint.rpc_count(), 0);
     assert_eq!(lab.endpoint.stats().drop_bad_length, 3);
+}
+
+#[test]
+fn client_whose_response_changed_its_length_asks_for_it_again() {
+    let mut lab = Lab::with(Config { shards: 2, ..Config::default() }, 64);
+    // No grants: then nothing is owed when all that was announced is here, and no timer runs.
+    lab.endpoint.set_share(Share { max_incoming: 0, senders: 1 });
+    let (rpc, _) = lab.request(&b"what?"[..]);
+    let server = lab.server_of(rpc);
+    lab.feed(&server.data(100_000, 1424, 0, &[1; 1424]));
+    for _ in 0..16 {
+        lab.feed(&server.data(99_999, 1424, 0, &[2; 1424]));
+    }
+    assert!(!only(&lab.pass(ms(20)), PacketType::Resend).is_empty());
+    lab.feed(&server.whole(b"this"));
+    assert_eq!(lab.take_response(), b"this");
 }
 
 #[test]

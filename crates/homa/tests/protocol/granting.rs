@@ -1,6 +1,6 @@
 //! Grants as seen on the wire. The scheduler's own rules are tested beside it.
 
-use peyk_homa::Config;
+use peyk_homa::{Config, Share};
 use peyk_wire::homa::PacketType;
 
 use crate::common::lab::ID;
@@ -255,4 +255,22 @@ fn max_incoming_bounds_what_is_authorised() {
     for client in 1..4 {
         assert_eq!(world.hosts[client].events.len(), 3);
     }
+}
+
+#[test]
+fn message_that_finds_no_share_is_granted_as_soon_as_there_is_one() {
+    let mut lab = Lab::with(Config { shards: 2, ..Config::default() }, 64);
+    let message = pattern(100_000);
+    lab.endpoint.set_share(Share { max_incoming: 0, senders: 1 });
+    for offset in (0..40_000).step_by(1424) {
+        let sent = lab.feed(&Lab::from_client(ID).segment(&message, 40_000, offset, 1424));
+        assert!(grants(&sent).is_empty(), "{sent:?}");
+    }
+    // Nothing is owed, so nothing will come: the next tick must be asked for.
+    let at = lab.endpoint.poll_timeout().expect("it waits for a share");
+    assert!(at <= lab.now + ms(1), "{at:?}");
+    lab.pass(ms(1));
+    lab.endpoint.set_share(Share { max_incoming: 400_000, senders: 1 });
+    let sent = lab.drain();
+    assert_eq!(grants(&sent).len(), 1, "{sent:?}");
 }

@@ -1,6 +1,6 @@
 //! At most once: whatever the network repeats, a request is executed once.
 
-use peyk_homa::{Config, Event};
+use peyk_homa::{Config, Event, RpcError};
 use peyk_wire::homa::PacketType;
 
 use crate::common::lab::ID;
@@ -85,6 +85,40 @@ fn client_of_a_forgotten_rpc_learns_that_it_will_get_nothing() {
     lab.pass(ms(210));
     let sent = lab.feed(&Lab::from_client(ID).resend_all());
     assert_eq!(kinds(&sent), [PacketType::Unreachable], "RPC_UNKNOWN would ask for the request again");
+}
+
+#[test]
+fn client_of_a_forgotten_rpc_learns_it_from_an_overloaded_server_too() {
+    let mut lab = Lab::with(Config { max_unanswered: 1, ..Config::default() }, 64);
+    let rpc = lab.in_service(ID, b"work");
+    lab.reply(rpc, &b"done"[..]);
+    lab.pass(ms(210));
+    let _held = lab.in_service(ID + 2, b"no more than this");
+    let sent = lab.feed(&Lab::from_client(ID).resend_all());
+    assert_eq!(kinds(&sent), [PacketType::Unreachable], "BUSY would have it wait for nothing");
+    let sent = lab.feed(&Lab::from_client(ID + 4).resend_all());
+    assert_eq!(kinds(&sent), [PacketType::Busy], "a request that was turned away comes again");
+}
+
+#[test]
+fn call_ends_though_the_server_forgets_it_and_asks_for_it_again_and_again() {
+    let mut lab = Lab::new();
+    let (rpc, _) = lab.request(pattern(3000));
+    let server = lab.server_of(rpc);
+    let mut asked = 0;
+    for _ in 0..1000 {
+        if !lab.events.is_empty() {
+            break;
+        }
+        let sent = lab.pass(ms(1));
+        for _ in only(&sent, PacketType::Resend) {
+            asked += 1;
+            // As from one that drops every copy of the request.
+            lab.feed(&server.rpc_unknown());
+        }
+    }
+    assert!(asked > 0);
+    assert_eq!(lab.take_failure(), RpcError::Timeout);
 }
 
 #[test]

@@ -86,6 +86,19 @@ pub(crate) fn set(fd: &impl AsRawFd, level: i32, name: i32, value: i32) -> io::R
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), len) }).map(drop)
 }
 
+/// Lets a classic BPF program choose among the sockets that share this one's address.
+pub(crate) fn steer(fd: &OwnedFd, program: &[(u16, u8, u8, u32)]) -> io::Result<()> {
+    let mut code: Vec<libc::sock_filter> =
+        program.iter().map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k }).collect();
+    let len = u16::try_from(code.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let program = libc::sock_fprog { len, filter: code.as_mut_ptr() };
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF);
+    let size = size_of::<libc::sock_fprog>() as u32;
+    // SAFETY: `program` is readable for its size and names `len` instructions, which the kernel copies.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const program).cast(), size) })
+        .map(drop)
+}
+
 /// Reads an option whose value is an int.
 pub(crate) fn get(fd: &impl AsRawFd, level: i32, name: i32) -> io::Result<i32> {
     let mut value = 0i32;

@@ -13,6 +13,11 @@ use peyk::{Backend, Config, Stack};
 /// Ticks after which a stack takes a silent peer for dead, unless told otherwise.
 pub const DEFAULT_TIMEOUT: u32 = 1000;
 
+/// Shards of the stacks that tests start, unless they say otherwise: `PEYK_TEST_SHARDS`, or 1.
+pub fn shards() -> usize {
+    std::env::var("PEYK_TEST_SHARDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
 /// Under which kernel interface and address family a test runs.
 #[derive(Debug, Clone, Copy)]
 pub struct World {
@@ -44,7 +49,7 @@ impl World {
     pub fn config(self) -> Config {
         let mut config = Config::default().with_backend(self.backend).with_udp_port(0);
         config.homa.timeout_ticks = 5 * DEFAULT_TIMEOUT;
-        config
+        config.with_shards(shards())
     }
 
     pub fn stack(self) -> Stack {

@@ -102,6 +102,14 @@ impl HomaHost {
         HomaHost { endpoint, server, client, id, carriage, buffer: Vec::new() }
     }
 
+    /// A host with memory of its own for so many pages of 64 KiB, for measurements outside of a world.
+    ///
+    /// # Panics
+    /// As [`HomaHost::new`].
+    pub fn in_memory(id: HostId, config: Config, carriage: Carriage, pages: u32) -> HomaHost {
+        HomaHost::new(id, config, carriage, 1 + u64::from(id), Pool::new(pages), Instant::ZERO)
+    }
+
     /// Which host this is.
     pub fn id(&self) -> HostId {
         self.id
@@ -203,6 +211,11 @@ impl OneWayHoma {
     /// The protocol.
     pub fn endpoint(&self) -> &Endpoint {
         &self.host.endpoint
+    }
+
+    /// The protocol, to change.
+    pub fn endpoint_mut(&mut self) -> &mut Endpoint {
+        &mut self.host.endpoint
     }
 }
 

@@ -14,7 +14,7 @@ use peyk_homa::{Path, Transmit};
 use peyk_kevent::udp;
 use peyk_wire::pcapng::{Carriage, Envelope, Writer};
 
-use crate::driver::{Driver, DriverStats, Handle, Received, Wait};
+use crate::driver::{Bound, Driver, DriverStats, Handle, Received, Wait};
 
 /// How often what is buffered goes to the file.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
@@ -122,6 +122,13 @@ impl<D: Driver> Driver for Capture<D> {
         let (local, addr) = self.inner.open_local(bind)?;
         self.tape.locals.insert(local, addr);
         Ok((local, addr))
+    }
+
+    fn adopt_local(&mut self, bound: Bound) -> io::Result<u16> {
+        let addr = bound.local;
+        let local = self.inner.adopt_local(bound)?;
+        self.tape.locals.insert(local, addr);
+        Ok(local)
     }
 
     fn close_local(&mut self, local: u16) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use peyk_homa::{PacketHeader, Transmit};
 use peyk_sansio::Prng;
 
-use crate::driver::{Driver, DriverStats, Handle, Received, Wait};
+use crate::driver::{Bound, Driver, DriverStats, Handle, Received, Wait};
 
 /// Longest time a packet is held back.
 const HELD: Duration = Duration::from_micros(200);
@@ -101,6 +101,10 @@ impl<D: Driver> Faulty<D> {
 impl<D: Driver> Driver for Faulty<D> {
     fn open_local(&mut self, bind: SocketAddr) -> io::Result<(u16, SocketAddr)> {
         self.inner.open_local(bind)
+    }
+
+    fn adopt_local(&mut self, bound: Bound) -> io::Result<u16> {
+        self.inner.adopt_local(bound)
     }
 
     fn close_local(&mut self, local: u16) {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use peyk_homa::{Path, Transmit};
 use peyk_kevent::{Config, Events, Queue};
 
-use crate::driver::{Driver, DriverStats, Handle, Received, Wait};
+use crate::driver::{Bound, Driver, DriverStats, Handle, Received, Wait};
 
 /// Packets waiting at one end at most; more are lost, as on a real wire.
 const INBOX: usize = 1 << 16;
@@ -82,6 +82,10 @@ impl Driver for MemoryDriver {
     fn open_local(&mut self, bind: SocketAddr) -> io::Result<(u16, SocketAddr)> {
         self.port = if bind.port() == 0 { 1 } else { bind.port() };
         Ok((0, self.address()))
+    }
+
+    fn adopt_local(&mut self, _bound: Bound) -> io::Result<u16> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     fn close_local(&mut self, _local: u16) {}

@@ -21,7 +21,7 @@ use peyk_kevent::{
 use peyk_sockbuf::Payload;
 
 use crate::driver::plan::{Item, Limits, Planner, Short};
-use crate::driver::{Caps, Driver, DriverStats, Received};
+use crate::driver::{Bound, Caps, Driver, DriverStats, Received};
 
 mod flow;
 
@@ -146,6 +146,26 @@ impl UdpDriver {
     /// What this machine offers.
     pub fn caps(&self) -> &Caps {
         &self.caps
+    }
+
+    fn free_place(&self) -> io::Result<usize> {
+        match self.locals.iter().position(Option::is_none) {
+            Some(place) => Ok(place),
+            None if self.locals.len() < LOCALS => Ok(self.locals.len()),
+            None => Err(io::Error::other("too many carriage sockets")),
+        }
+    }
+
+    fn adopt(&mut self, place: usize, bound: Bound, watch: Watch) -> io::Result<()> {
+        let (ipv6, gso) = (bound.local.is_ipv6(), bound.gso);
+        let source = self.queue.adopt(bound.fd).map_err(io::Error::other)?;
+        let stream = RecvMsg { source: source.clone() };
+        self.queue.submit(Token(place as u64), stream).map_err(|r| io::Error::other(r.why))?;
+        if place == self.locals.len() {
+            self.locals.push(None);
+        }
+        self.locals[place] = Some(Local { source, ipv6, gso, refusals: 0, watch, flow: None });
+        Ok(())
     }
 
     fn local(&self, local: u16) -> Option<&Local> {
@@ -476,22 +496,20 @@ impl UdpDriver {
 
 impl Driver for UdpDriver {
     fn open_local(&mut self, bind: SocketAddr) -> io::Result<(u16, SocketAddr)> {
-        let place = match self.locals.iter().position(Option::is_none) {
-            Some(place) => place,
-            None if self.locals.len() < LOCALS => self.locals.len(),
-            None => return Err(io::Error::other("too many carriage sockets")),
-        };
+        let place = self.free_place()?;
         let bound = udp::bind(bind, &self.options)?;
-        let source = self.queue.adopt(bound.fd).map_err(io::Error::other)?;
-        let stream = RecvMsg { source: source.clone() };
-        self.queue.submit(Token(place as u64), stream).map_err(|r| io::Error::other(r.why))?;
-        let (watch, flow) = (Watch::default(), None);
-        let local = Local { source, ipv6: bound.local.is_ipv6(), gso: bound.gso, refusals: 0, watch, flow };
-        if place == self.locals.len() {
-            self.locals.push(None);
-        }
-        self.locals[place] = Some(local);
-        Ok((place as u16, bound.local))
+        let addr = bound.local;
+        self.adopt(place, bound, Watch::default())?;
+        Ok((place as u16, addr))
+    }
+
+    fn adopt_local(&mut self, bound: Bound) -> io::Result<u16> {
+        let place = self.free_place()?;
+        // A socket connected to one host would take its packets from all of the group.
+        let mut watch = Watch::default();
+        watch.refuse();
+        self.adopt(place, bound, watch)?;
+        Ok(place as u16)
     }
 
     fn close_local(&mut self, local: u16) {

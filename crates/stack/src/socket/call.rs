@@ -43,12 +43,19 @@ impl Call {
     ) -> Call {
         let key = inner.next_key.fetch_add(1, Ordering::Relaxed);
         let (done, completion) = oneshot::cell();
-        let state = match (to, inner.shared.check_len(message.len())) {
+        let state = match (to, inner.home().shared.check_len(message.len())) {
             (Err(e), _) => CallState::Failed(Error::Addr(e.to_string())),
             (_, Err(e)) => CallState::Failed(Error::Send(e)),
             (Ok(to), Ok(())) => {
                 let reply_to = ReplyTo::Call(done);
-                CallState::Unsent(Submission::Call { socket: inner.id, to, message, options, key, reply_to })
+                CallState::Unsent(Submission::Call {
+                    socket: inner.home().id,
+                    to,
+                    message,
+                    options,
+                    key,
+                    reply_to,
+                })
             }
         };
         let mut call = Call { inner: inner.clone(), key, state, completion, ticket: Ticket::new() };
@@ -61,9 +68,9 @@ impl Call {
 
     fn try_submit(&mut self) {
         self.state = match std::mem::replace(&mut self.state, CallState::Done) {
-            CallState::Unsent(submission) => match self.inner.shared.try_submit(submission) {
+            CallState::Unsent(submission) => match self.inner.home().shared.try_submit(submission) {
                 Ok(()) => CallState::Sent,
-                Err(_) if self.inner.shared.is_stopped() => CallState::Failed(Error::Stopped),
+                Err(_) if self.inner.home().shared.is_stopped() => CallState::Failed(Error::Stopped),
                 Err(submission) => CallState::Unsent(submission),
             },
             other => other,
@@ -74,7 +81,7 @@ impl Call {
     /// space for it.
     fn poll_submit(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if matches!(self.state, CallState::Unsent(_)) {
-            self.inner.shared.space.join(&mut self.ticket, cx.waker());
+            self.inner.home().shared.space.join(&mut self.ticket, cx.waker());
             self.try_submit();
             if matches!(self.state, CallState::Unsent(_)) {
                 return Poll::Pending;
@@ -85,9 +92,9 @@ impl Call {
     }
 
     fn leave(&mut self) {
-        if self.inner.shared.space.leave(&mut self.ticket) {
+        if self.inner.home().shared.space.leave(&mut self.ticket) {
             // Woken for space that we may not have used.
-            self.inner.shared.space.notify_one();
+            self.inner.home().shared.space.notify_one();
         }
     }
 }
@@ -117,8 +124,8 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.leave();
         if matches!(self.state, CallState::Sent) {
-            let (socket, key) = (self.inner.id, self.key);
-            self.inner.shared.submit_late(Submission::Cancel { socket, key });
+            let (socket, key) = (self.inner.home().id, self.key);
+            self.inner.home().shared.submit_late(Submission::Cancel { socket, key });
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use peyk_homa::{Reason, SendError, ServerRpc};
 use peyk_sockbuf::{Message, Payload};
 
-use super::{Inner, submit};
+use super::{Inner, SocketPart, submit};
 use crate::addr::Addr;
 use crate::app::{Arrived, Submission, addr_of};
 use crate::error::Error;
@@ -14,6 +14,8 @@ use crate::error::Error;
 #[must_use = "dropping a request tells its client that it was abandoned"]
 pub struct Request {
     inner: Arc<Inner>,
+    /// The part of the socket by which it came.
+    part: usize,
     /// None once answered.
     rpc: Option<ServerRpc>,
     from: Addr,
@@ -21,9 +23,13 @@ pub struct Request {
 }
 
 impl Request {
-    pub(super) fn new(inner: Arc<Inner>, arrived: Arrived) -> Request {
+    pub(super) fn new(inner: Arc<Inner>, part: usize, arrived: Arrived) -> Request {
         let Arrived { rpc, from, message } = arrived;
-        Request { inner, rpc: Some(rpc), from: addr_of(&from), message }
+        Request { inner, part, rpc: Some(rpc), from: addr_of(&from), message }
+    }
+
+    fn part(&self) -> &SocketPart {
+        &self.inner.parts[self.part]
     }
 
     /// What the client sent.
@@ -50,13 +56,13 @@ impl Request {
     /// stack has stopped.
     pub async fn reply(mut self, message: impl Into<Payload>) -> Result<(), Error> {
         let message = message.into();
-        if let Err(e) = self.inner.shared.check_len(message.len()) {
+        if let Err(e) = self.part().shared.check_len(message.len()) {
             self.end(if e == SendError::TooLong { Reason::TooLarge } else { Reason::Aborted });
             return Err(Error::Send(e));
         }
         let Some(rpc) = self.rpc else { return Ok(()) };
-        let reply = Submission::Reply { socket: self.inner.id, rpc, message };
-        let sent = submit(&self.inner.shared, reply).await;
+        let reply = Submission::Reply { socket: self.part().id, rpc, message };
+        let sent = submit(&self.part().shared, reply).await;
         // Only now: dropped while it waits for the stack, the request counts as abandoned.
         self.rpc = None;
         sent
@@ -68,8 +74,11 @@ impl Request {
     }
 
     fn end(&mut self, reason: Reason) {
-        if let Some(rpc) = self.rpc.take() {
-            self.inner.shared.submit_late(Submission::Reject { rpc, reason });
+        // The end of the socket says it to all clients, on every shard.
+        if let Some(rpc) = self.rpc.take()
+            && self.inner.front.end().is_none()
+        {
+            self.part().shared.submit_late(Submission::Reject { rpc, reason });
         }
     }
 }
