@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Bench(Bench::Rpc(flags)) => interruptible().and_then(|()| command::bench::rpc(flags)),
         Command::Bench(Bench::Kevent(flags)) => command::bench_kevent::run(flags),
         Command::HttpNode(flags) => kevent_bench::http_node::run(flags),
+        Command::KcmClients(flags) => bench_kcm::zipf::clients(flags),
         Command::Demo(flags) => interruptible().and_then(|()| command::demo::run(flags)),
         Command::Decode(flags) => command::decode::run(flags),
         Command::Bench(Bench::Kcm(flags)) => bench_kcm::run(flags),
