@@ -1,13 +1,24 @@
-//! `peyk bench kcm`: the multiplexor beside threads that own their connections, in pairs of rounds.
+//! `peyk bench kcm`: the multiplexor beside threads that own their connections, in pairs of rounds. Cases that
+//! measure other things than answers to requests have files of their own.
 
 mod baseline;
 mod client;
+mod failover;
+mod figure;
+mod framers;
+mod long;
+mod memory;
+mod own_mux;
+mod pause;
+mod segments;
 mod work;
+pub mod zipf;
 
 use std::net::{SocketAddr, TcpStream};
 
-use anyhow::{Context, Result, bail};
-use peyk::kcm::framer::{LengthField, Spread};
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use peyk::kcm::framer::{Framer, LengthField, Spread};
 use peyk::kcm::{Config, Mux, Order, ServeOptions, Steer, Workers};
 use serde::Serialize;
 
@@ -15,6 +26,7 @@ use crate::command::bench::write_json;
 use crate::flags::BenchKcm;
 use crate::progress::Bar;
 use client::{Load, Round};
+use figure::{Figure, print_figures, quartiles};
 use work::Work;
 
 /// One case: the load, the work, and what must come out.
@@ -38,6 +50,8 @@ struct Ratios {
     mean: [f64; 3],
     deviation: [f64; 3],
     p99: [f64; 3],
+    /// CPU time of server and client for a request.
+    cpu: [f64; 3],
 }
 
 #[derive(Serialize)]
@@ -54,13 +68,14 @@ struct Row {
 #[derive(Serialize)]
 struct Report {
     rows: Vec<Row>,
+    figures: Vec<Figure>,
     pairs: u32,
     milliseconds_per_round: u64,
     cpus: usize,
 }
 
 fn load(connections: usize, depth: usize, bytes: usize) -> Load {
-    Load { connections, depth, bytes }
+    Load { connections, depth, bytes, clients: 1 }
 }
 
 /// Connections dealt out evenly to two threads.
@@ -71,7 +86,7 @@ fn cases() -> Vec<Case> {
     let plain = |name, about, load, bars, is_pool| Case {
         name,
         about,
-        load,
+        load: Load { clients: 2, ..load },
         threads: 2,
         work: Work::None,
         placement: EVEN,
@@ -137,45 +152,93 @@ fn working_cases() -> Vec<Case> {
     ]
 }
 
+/// Cases with measures of their own.
+const OTHERS: [&str; 8] = ["k4", "k5", "k6", "k7", "k8", "k9", "k10", "k11"];
+
+fn other(name: &str, flags: &BenchKcm) -> Result<Vec<Figure>> {
+    match name {
+        "k4" => failover::run(flags.pairs, flags.time),
+        "k5" => segments::run(flags.pairs),
+        "k6" => zipf::run(flags.pairs, flags.time),
+        "k7" => framers::run(),
+        "k8" => memory::run(),
+        "k9" => long::run(flags.pairs, flags.time),
+        "k10" => pause::run(flags.pairs, flags.time),
+        _ => own_mux::run(flags.pairs, flags.time),
+    }
+}
+
 /// Runs the benchmark.
 pub fn run(flags: &BenchKcm) -> Result<()> {
     let all = cases();
-    let known: Vec<&str> = all.iter().map(|case| case.name).collect();
+    let known: Vec<&str> = all.iter().map(|case| case.name).chain(OTHERS).collect();
     if let Some(wrong) = flags.cases.iter().find(|name| !known.contains(&name.as_str())) {
         bail!("no case {wrong}; there are {}", known.join(", "));
     }
-    let chosen: Vec<&Case> = all.iter().filter(|case| flags.cases.iter().any(|n| n == case.name)).collect();
-    let bar = Bar::new(u64::from(flags.pairs) * chosen.len() as u64, "bench kcm");
+    let is_chosen = |name: &str| flags.cases.iter().any(|case| case == name);
+    let chosen: Vec<&Case> = all.iter().filter(|case| is_chosen(case.name)).collect();
+    let others: Vec<&str> = OTHERS.into_iter().filter(|name| is_chosen(name)).collect();
+    let pairs = u64::from(flags.pairs);
+    let bar = Bar::new(pairs * (chosen.len() + others.len()) as u64, "bench kcm");
     let mut rows = Vec::new();
     for case in chosen {
-        let mut pairs = Vec::new();
-        for _ in 0..flags.pairs {
-            bar.say(case.name);
-            let baseline = {
-                let (addr, _server) = baseline::threads(case.threads, case.placement, case.work)?;
-                client::round(addr, case.load, flags.time)?
-            };
-            let ours = if case.is_pool {
-                let (addr, _server) = baseline::pool(case.threads, case.work)?;
-                client::round(addr, case.load, flags.time)?
-            } else {
-                let (addr, _server) = multiplexed(case)?;
-                client::round(addr, case.load, flags.time)?
-            };
-            pairs.push((baseline, ours));
-            bar.advance(1);
-        }
-        rows.push(row(case, &pairs));
+        rows.push(pairs_of(case, flags, &bar)?);
+    }
+    let mut figures = Vec::new();
+    for name in others {
+        bar.say(name);
+        figures.extend(other(name, flags).with_context(|| format!("case {name}"))?);
+        bar.advance(pairs);
     }
     bar.finish();
     print_table(&rows);
+    print_figures(&figures);
     if let Some(path) = &flags.json {
         let cpus = std::thread::available_parallelism().map_or(0, usize::from);
         let milliseconds_per_round = flags.time.as_millis() as u64;
-        write_json(path, &Report { rows, pairs: flags.pairs, milliseconds_per_round, cpus })?;
+        write_json(path, &Report { rows, figures, pairs: flags.pairs, milliseconds_per_round, cpus })?;
         println!("\nWrote {}", path.display());
     }
     Ok(())
+}
+
+/// Baseline and KCM in turns.
+fn pairs_of(case: &Case, flags: &BenchKcm, bar: &Bar) -> Result<Row> {
+    let mut pairs = Vec::new();
+    for _ in 0..flags.pairs {
+        bar.say(case.name);
+        let baseline = {
+            let (addr, _server) = baseline::threads(case.threads, case.placement, case.work)?;
+            client::round(addr, case.load, flags.time)?
+        };
+        let ours = if case.is_pool {
+            let (addr, _server) = baseline::pool(case.threads, case.work)?;
+            client::round(addr, case.load, flags.time)?
+        } else {
+            let (addr, _server) = served(case.threads, case.work)?;
+            client::round(addr, case.load, flags.time)?
+        };
+        pairs.push((baseline, ours));
+        bar.advance(1);
+    }
+    Ok(row(case, &pairs))
+}
+
+/// Makes sure that so many descriptors and some more may be open.
+fn descriptors(count: u64) -> Result<()> {
+    let wanted = count + 256;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted))
+            .with_context(|| format!("the case needs {wanted} open files and may have {hard}: ulimit -n"))?;
+    }
+    ensure!(getrlimit(Resource::RLIMIT_NOFILE)?.0 >= wanted, "the limit of open files stayed below {wanted}");
+    Ok(())
+}
+
+/// Messages of the benchmark: four bytes of length, then so many.
+fn frames() -> Box<dyn Framer> {
+    Box::new(LengthField::be(0, 4).plus(4).spread_as(Spread::Any))
 }
 
 /// What must live while the server runs, in the order of its end.
@@ -184,26 +247,19 @@ struct Served {
     _socket: peyk::kcm::Socket,
 }
 
-fn multiplexed(case: &Case) -> Result<(SocketAddr, Served)> {
+/// A mux whose workers answer each request after the work for it.
+fn served(threads: usize, work: Work) -> Result<(SocketAddr, Served)> {
     let config = Config { steer: Steer::Pull, order: Order::Any, ..Config::default() };
     let (mux, socket) = Mux::open(config)?;
-    let framer = LengthField::be(0, 4).plus(4).spread_as(Spread::Any);
-    let addr = mux.listen("127.0.0.1:0".parse()?, Box::new(framer), false)?.local_addr();
-    let work = case.work;
-    let options = ServeOptions { threads: case.threads, ..ServeOptions::default() };
+    let addr = mux.listen("127.0.0.1:0".parse()?, frames(), false)?.local_addr();
+    let options = ServeOptions { threads, ..ServeOptions::default() };
     let workers = mux
         .serve(&socket, options, move |message, replies| {
             work.run();
-            replies.reply(&work::answer(&message.bytes));
+            replies.reply(&work::answer(message.bytes));
         })
         .context("starting the workers")?;
     Ok((addr, Served { _workers: workers, _socket: socket }))
-}
-
-fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
-    values.sort_unstable_by(f64::total_cmp);
-    let at = |share: f64| values[((values.len() - 1) as f64 * share).round() as usize];
-    [at(0.25), at(0.5), at(0.75)]
 }
 
 fn row(case: &Case, pairs: &[(Round, Round)]) -> Row {
@@ -214,6 +270,7 @@ fn row(case: &Case, pairs: &[(Round, Round)]) -> Row {
         mean: ratio(&|round| round.mean_us),
         deviation: ratio(&|round| round.deviation_us),
         p99: ratio(&|round| round.p99_us),
+        cpu: ratio(&|round| round.cpu_us),
     };
     let most = [ratios.mean[1], ratios.deviation[1], ratios.p99[1]];
     let reached = case.bars[0].is_none_or(|bar| ratios.rate[1] >= bar)
@@ -230,22 +287,26 @@ fn row(case: &Case, pairs: &[(Round, Round)]) -> Row {
 }
 
 fn print_table(rows: &[Row]) {
+    if rows.is_empty() {
+        return;
+    }
     println!("KCM over a thread for each share of the connections; medians of pairs [quartiles], then bars");
     println!(
-        "{:<5} {:>9} {:>9}  {:<19} {:<19} {:<19} {:<19}",
+        "{:<5} {:>9} {:>9}  {:<17} {:<17} {:<17} {:<17} CPU of both sides",
         "case", "base/s", "kcm/s", "requests/s", "mean latency", "deviation", "p99"
     );
     for row in rows {
         let cell = |ratio: &[f64; 3]| format!("{:.2} [{:.2}-{:.2}]", ratio[1], ratio[0], ratio[2]);
         println!(
-            "{:<5} {:>9.0} {:>9.0}  {:<19} {:<19} {:<19} {:<19}",
+            "{:<5} {:>9.0} {:>9.0}  {:<17} {:<17} {:<17} {:<17} {}",
             row.case,
             row.baseline_per_second,
             row.kcm_per_second,
             cell(&row.ratios.rate),
             cell(&row.ratios.mean),
             cell(&row.ratios.deviation),
-            cell(&row.ratios.p99)
+            cell(&row.ratios.p99),
+            cell(&row.ratios.cpu)
         );
         let bars: Vec<String> = ["requests/s >=", "latency <=", "deviation <=", "p99 <="]
             .iter()

@@ -55,6 +55,9 @@ pub enum Command {
     /// A server of static files (started by bench kevent).
     #[command(hide = true)]
     HttpNode(HttpNode),
+    /// The clients of a case of `peyk bench kcm`: 99th percentile of the latency on standard output.
+    #[command(hide = true)]
+    KcmClients(KcmClients),
 }
 
 /// Compare Homa with kernel TCP under the same load, on this machine.
@@ -174,6 +177,16 @@ pub enum KeventCase {
     Http,
 }
 
+/// Ten thousand clients of a server of `peyk bench kcm`: they have descriptors of their own.
+#[derive(Args, Debug)]
+pub struct KcmClients {
+    /// The server.
+    pub server: std::net::SocketAddr,
+    /// Time of the measurement.
+    #[arg(value_parser = duration)]
+    pub time: Duration,
+}
+
 /// A server of static files, for measuring.
 #[derive(Args, Debug)]
 pub struct HttpNode {
@@ -227,14 +240,20 @@ pub struct Kcm {
 ///
 /// Server and client run in one process over the loopback interface. The baseline is a thread per worker with an epoll
 /// set of its own, which reads, handles and answers the connections bound to it. Baseline and KCM take turns; shown is
-/// the median of the ratios of neighbouring rounds, with quartiles, beside the bar the case must reach.
+/// the median of the ratios of neighbouring rounds, with quartiles, beside the bar the case must reach. k3n is the usual
+/// reader with a pool of workers, k4 kills connections, k5 counts wake-ups, k6 has 10,000 connections, k7 is the cost of
+/// framers and programs, k8 memory, k9 long messages, k10 a thread that takes a break, k11 a mux for each connection.
 #[derive(Args, Debug)]
 #[command(
-    after_help = "EXAMPLES:\n  peyk bench kcm\n  peyk bench kcm --cases k1,k2a --pairs 11 --json kcm.json"
+    after_help = "EXAMPLES:\n  peyk bench kcm --json kcm.json\n  peyk bench kcm --cases k1,k2a --pairs 21"
 )]
 pub struct BenchKcm {
     /// Cases to run.
-    #[arg(long, value_delimiter = ',', default_value = "k1,k2a,k2b,k2c,k2d,k3,k3n")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "k1,k2a,k2b,k2c,k2d,k3,k3n,k4,k5,k6,k7,k8,k9,k10,k11"
+    )]
     pub cases: Vec<String>,
     /// Pairs of rounds of each case.
     #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u32).range(1..=101))]

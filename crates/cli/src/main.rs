@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Bench(Bench::Kevent(flags)) => command::bench_kevent::run(flags),
         Command::HttpNode(flags) => kevent_bench::http_node::run(flags),
         Command::Bench(Bench::Shards(flags)) => command::bench_shards::run(flags),
+        Command::KcmClients(flags) => bench_kcm::zipf::clients(flags),
         Command::Demo(flags) => interruptible().and_then(|()| command::demo::run(flags)),
         Command::Decode(flags) => command::decode::run(flags),
         Command::Bench(Bench::Kcm(flags)) => bench_kcm::run(flags),

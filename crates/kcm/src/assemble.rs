@@ -119,6 +119,26 @@ impl Assembler {
         Step::More
     }
 
+    /// Takes whole messages off the front of bytes that start with one, up to `most`: their lengths, and the
+    /// bytes of all. What is not plain is left to [`Assembler::next`].
+    pub(crate) fn next_run(
+        &mut self,
+        bytes: &[u8],
+        (most, longest): (usize, usize),
+        lengths: &mut Vec<u32>,
+        stats: &mut PsockStats,
+    ) -> usize {
+        if !self.partial.is_empty() || self.frame.is_some() {
+            return 0;
+        }
+        let before = lengths.len();
+        let taken = self.framer.frame_all(bytes, (most, longest), &mut self.resume, lengths);
+        stats.rx_msgs += (lengths.len() - before) as u64;
+        stats.rx_bytes += taken as u64;
+        self.offset += taken as u64;
+        taken
+    }
+
     fn start_timer(&mut self, limits: Limits) {
         if let (None, Some(timeout)) = (self.deadline, limits.timeout) {
             self.deadline = Some(limits.now + timeout);
@@ -206,9 +226,7 @@ impl Assembler {
         self.framer.finished(&bytes);
         self.offset += bytes.len() as u64;
         (self.frame, self.need, self.deadline) = (None, 1, None);
-        self.resume.at = 0;
-        self.resume.state = 0;
-        self.resume.open.clear();
+        self.resume.clear();
         Step::Message(bytes, frame.meta)
     }
 

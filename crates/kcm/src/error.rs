@@ -38,6 +38,14 @@ impl Code {
     pub const INVAL: Code = Code(22);
     /// Would block.
     pub const AGAIN: Code = Code(11);
+    /// No such socket.
+    pub const BADF: Code = Code(9);
+    /// No such option.
+    pub const NOPROTOOPT: Code = Code(92);
+    /// No such protocol.
+    pub const PROTONOSUPPORT: Code = Code(93);
+    /// No such kind of socket.
+    pub const SOCKTNOSUPPORT: Code = Code(94);
 }
 
 impl fmt::Display for Code {
@@ -58,6 +66,10 @@ impl fmt::Display for Code {
             Code::NOTCONN => "ENOTCONN",
             Code::INVAL => "EINVAL",
             Code::AGAIN => "EAGAIN",
+            Code::BADF => "EBADF",
+            Code::NOPROTOOPT => "ENOPROTOOPT",
+            Code::PROTONOSUPPORT => "EPROTONOSUPPORT",
+            Code::SOCKTNOSUPPORT => "ESOCKTNOSUPPORT",
             Code(number) => return write!(f, "errno {number}"),
         };
         f.write_str(name)

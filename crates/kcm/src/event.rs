@@ -56,6 +56,42 @@ pub struct Message {
     pub number: u64,
 }
 
+/// Whole messages that came one after the other over one connection, as workers take them: one piece of
+/// memory, told apart by their lengths.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// All bytes of all of them.
+    pub bytes: Bytes,
+    /// The length of each, in order.
+    pub lengths: Vec<u32>,
+    /// The connection they came from.
+    pub from: PsockId,
+    /// The number of the first among the messages of that connection.
+    pub number: u64,
+}
+
+impl Run {
+    /// The messages, with their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let mut at = 0;
+        self.lengths.iter().zip(self.number..).map(move |(length, number)| {
+            let start = at;
+            at += *length as usize;
+            (number, &self.bytes[start..at])
+        })
+    }
+
+    /// Takes the first `count` messages off.
+    pub(crate) fn split(&mut self, count: usize) -> Run {
+        let rest = self.lengths.split_off(count.min(self.lengths.len()));
+        let lengths = core::mem::replace(&mut self.lengths, rest);
+        let size = lengths.iter().map(|length| *length as usize).sum();
+        let first = Run { bytes: self.bytes.split_to(size), lengths, from: self.from, number: self.number };
+        self.number += first.lengths.len() as u64;
+        first
+    }
+}
+
 /// What one receive yields.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Received {

@@ -62,6 +62,32 @@ pub trait Framer: Send {
     /// empty with each message and is kept between the calls for it: a place for how far a scan has come.
     fn frame(&mut self, bytes: &[u8], resume: &mut Resume) -> Verdict;
 
+    /// Takes whole messages off the front of some bytes, up to `most` and none longer than `longest`: their
+    /// lengths are appended, the bytes of all returned. Stops before whatever is not plain, and leaves `resume`
+    /// empty.
+    fn frame_all(
+        &mut self,
+        bytes: &[u8],
+        (most, longest): (usize, usize),
+        resume: &mut Resume,
+        lengths: &mut Vec<u32>,
+    ) -> usize {
+        let (mut at, mut count) = (0, 0);
+        while count < most && at < bytes.len() {
+            let Verdict::Len(frame) = self.frame(&bytes[at..], resume) else { break };
+            if frame.total == 0 || frame.total > longest.min(bytes.len() - at) as u64 {
+                break;
+            }
+            let end = at + frame.total as usize;
+            self.finished(&bytes[at..end]);
+            lengths.push(frame.total as u32);
+            (at, count) = (end, count + 1);
+            resume.clear();
+        }
+        resume.clear();
+        at
+    }
+
     /// Called once with each whole message: for protocols whose framing depends on earlier messages.
     fn finished(&mut self, _message: &[u8]) {}
 
@@ -132,6 +158,14 @@ pub enum Spread {
     Connection,
     /// The framer does not know; the user decides.
     User,
+}
+
+impl Resume {
+    /// Ready for the next message.
+    pub fn clear(&mut self) {
+        (self.at, self.state) = (0, 0);
+        self.open.clear();
+    }
 }
 
 impl Verdict {

@@ -35,6 +35,7 @@ mod config;
 pub mod error;
 mod event;
 pub mod framer;
+pub mod kernel;
 mod mux;
 mod psock;
 mod socket;
@@ -44,7 +45,7 @@ mod table;
 
 pub use config::{Config, Kind, Order, Reenter, Steer};
 pub use event::{
-    Cause, Closed, Event, Message, PsockId, Received, SendFlags, SocketId, Target, Unattached, WantRead,
+    Cause, Closed, Event, Message, PsockId, Received, Run, SendFlags, SocketId, Target, Unattached, WantRead,
 };
 pub use mux::{AttachOptions, Mux};
 pub use peyk_sansio::Instant;

@@ -13,7 +13,11 @@
 //! `poll_timeout`) until each has nothing more.
 
 mod life;
+mod recv;
+mod runs;
 mod rx;
+mod send;
+mod steer;
 mod timer;
 mod tx;
 
@@ -24,7 +28,7 @@ use peyk_sansio::{Instant, Wheel};
 
 use crate::config::{Config, Kind, Order, Steer};
 use crate::error::{AttachError, CloneError};
-use crate::event::{Event, Message, PsockId, SocketId};
+use crate::event::{Event, Message, PsockId, Run, SocketId};
 use crate::framer::{Framer, Spread};
 use crate::psock::Psock;
 use crate::socket::{Socket, TxMessage};
@@ -53,6 +57,9 @@ pub struct Mux {
     hold_len: usize,
     /// Messages at the front of `hold` that do not pin a chunk.
     hold_compact: usize,
+    /// The same for workers, and how many messages that is.
+    runs: VecDeque<Run>,
+    runs_waiting: usize,
     /// Connections with a parked message.
     ready: VecDeque<Id>,
     /// Connections free for the next sender, and senders that wait for one.
@@ -96,6 +103,8 @@ impl Mux {
             hold: VecDeque::new(),
             hold_len: 0,
             hold_compact: 0,
+            runs: VecDeque::new(),
+            runs_waiting: 0,
             ready: VecDeque::new(),
             available: VecDeque::new(),
             tx_line: VecDeque::new(),
@@ -214,14 +223,6 @@ impl Mux {
         self.clock = self.clock.max(now);
     }
 
-    /// Says that worker threads take all messages by [`Mux::take_waiting`]: nobody need be told of them. With
-    /// `ordered` whoever reads a connection handles its messages before he reads on, so that the order of
-    /// connections needs no care here.
-    pub fn set_served(&mut self, ordered: bool) {
-        self.is_served = true;
-        self.ordered_by_reader = ordered;
-    }
-
     fn keeps_connection_order(&self) -> bool {
         self.config.order == Order::Connection && !self.ordered_by_reader
     }
@@ -276,7 +277,7 @@ impl Mux {
 
     /// Messages that wait in the shared queue.
     pub fn waiting_messages(&self) -> usize {
-        self.hold.len()
+        self.hold.len() + self.runs_waiting
     }
 
     /// Bytes of received messages held, whole or not.

@@ -51,7 +51,8 @@ pub struct PsockStats {
 }
 
 impl PsockStats {
-    pub(crate) fn add(&mut self, other: &PsockStats) {
+    /// Adds the counters of another connection.
+    pub fn add(&mut self, other: &PsockStats) {
         self.rx_msgs += other.rx_msgs;
         self.rx_bytes += other.rx_bytes;
         self.rx_aborts += other.rx_aborts;

@@ -42,7 +42,7 @@
 //! let (mux, socket) = Mux::open(Config { steer: Steer::Pull, ..Config::default() })?;
 //! mux.listen("127.0.0.1:0".parse()?, Box::new(LengthField::be(0, 4).plus(4)), false)?;
 //! let workers = mux.serve(&socket, ServeOptions::default(), |message, replies| {
-//!     replies.reply(&message.bytes); // goes to the connection it came from
+//!     replies.reply(message.bytes); // goes to the connection it came from
 //! })?;
 //! # drop(workers);
 //! # Ok(())

@@ -25,7 +25,7 @@ pub use attach::{AttachError, ListenHandle, UnattachError};
 pub use conn::{Stream, TcpConn};
 pub use engine::Mux;
 pub use relay::{Relay, RelayOptions};
-pub use serve::{Estimate, Replies, ServeOptions, Workers};
+pub use serve::{Estimate, Incoming, Replies, ServeOptions, Workers};
 pub use socket::{Message, RecvError, RecvFuture, SendError, Socket};
 pub use tls::TlsConn;
 

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use crate::process::cpu_seconds;
+
 /// What is asked of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Load {
@@ -18,6 +20,9 @@ pub struct Load {
     pub depth: usize,
     /// Bytes of a request, its length field included.
     pub bytes: usize,
+    /// Threads of the client, each with its share of the connections. One thread alone would be what is
+    /// measured when the server has no work.
+    pub clients: usize,
 }
 
 /// What came of one round.
@@ -31,6 +36,8 @@ pub struct Round {
     pub deviation_us: f64,
     /// Its 99th percentile.
     pub p99_us: f64,
+    /// CPU time of server and client for a request, warm-up included.
+    pub cpu_us: f64,
 }
 
 struct Connection {
@@ -43,6 +50,28 @@ struct Connection {
 
 /// Loads a server for some time, after a warm-up of a quarter of it.
 pub fn round(addr: SocketAddr, load: Load, time: Duration) -> Result<Round> {
+    let cpu_before = cpu_seconds();
+    let share = Load { connections: load.connections / load.clients.max(1), ..load };
+    let others: Vec<_> =
+        (1..load.clients).map(|_| std::thread::spawn(move || measure(addr, share, time))).collect();
+    let rest = load.connections - share.connections * others.len();
+    let mut histogram = measure(addr, Load { connections: rest, ..load }, time)?;
+    for other in others {
+        let other = other.join().map_err(|_| anyhow::anyhow!("a thread of the client panicked"))??;
+        histogram.add(other)?;
+    }
+    let cpu_us = (cpu_seconds() - cpu_before) * 1e6 / (histogram.len() as f64 * 1.25);
+    Ok(Round {
+        cpu_us,
+        per_second: histogram.len() as f64 / time.as_secs_f64(),
+        mean_us: histogram.mean() / 1e3,
+        deviation_us: histogram.stdev() / 1e3,
+        p99_us: histogram.value_at_quantile(0.99) as f64 / 1e3,
+    })
+}
+
+/// The latencies of one thread's connections.
+fn measure(addr: SocketAddr, load: Load, time: Duration) -> Result<Histogram<u64>> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     let base = Instant::now();
     let mut connections = Vec::new();
@@ -74,12 +103,7 @@ pub fn round(addr: SocketAddr, load: Load, time: Duration) -> Result<Round> {
             connection.push()?;
         }
     }
-    Ok(Round {
-        per_second: histogram.len() as f64 / (base.elapsed() - warm).as_secs_f64(),
-        mean_us: histogram.mean() / 1e3,
-        deviation_us: histogram.stdev() / 1e3,
-        p99_us: histogram.value_at_quantile(0.99) as f64 / 1e3,
-    })
+    Ok(histogram)
 }
 
 impl Connection {

@@ -110,7 +110,8 @@ impl Mux {
             }
         }
         self.hold.clear();
-        (self.hold_len, self.hold_compact, self.used) = (0, 0, 0);
+        self.runs.clear();
+        (self.hold_len, self.hold_compact, self.runs_waiting, self.used) = (0, 0, 0, 0);
         self.ready.clear();
         self.available.clear();
         self.tx_line.clear();

@@ -1,7 +1,8 @@
 //! Create, options, clone: cases 1 to 14.
 
 use crate::common::sim::*;
-use peyk_kcm::error::{AttachError, CloneError, RecvError};
+use peyk_kcm::error::{AttachError, CloneError, Code, RecvError};
+use peyk_kcm::kernel::{Call, KCM_RECV_DISABLE, SOL_KCM};
 use peyk_kcm::*;
 
 #[test]
@@ -14,6 +15,21 @@ fn case_001__datagram_and_seqpacket_open() {
         assert_eq!(lab.got(psock), [b"out"]);
         assert_eq!(lab.drain(socket), [b"in"]);
     }
+    assert_eq!(Kind::from_numbers(2, 0), Ok(Kind::Datagram));
+    assert_eq!(Kind::from_numbers(5, 0), Ok(Kind::SeqPacket));
+    for kind in [-1, 0, 1, 3, 4, 6, i32::MAX] {
+        assert_eq!(Kind::from_numbers(kind, 0), Err(Code::SOCKTNOSUPPORT), "{kind}");
+    }
+    for protocol in [-1, 1, 6, i32::MIN] {
+        assert_eq!(Kind::from_numbers(2, protocol), Err(Code::PROTONOSUPPORT), "{protocol}");
+    }
+}
+
+#[test]
+fn case_002__unsupported_calls() {
+    for call in Call::ALL {
+        assert_eq!(call.error(), Code(95), "{call:?}");
+    }
 }
 
 #[test]
@@ -24,6 +40,41 @@ fn case_003__recv_disable_is_a_flag() {
         lab.mux.set_recv_disable(socket, value).unwrap();
         assert_eq!(lab.mux.recv_disabled(socket), Some(value));
     }
+}
+
+#[test]
+fn case_004__options_of_any_length() {
+    let (mut lab, socket) = Lab::new(Config::default());
+    let mux = &mut lab.mux;
+    for short in 0..4 {
+        assert_eq!(mux.set_option(socket, SOL_KCM, KCM_RECV_DISABLE, &[1; 4][..short]), Err(Code::INVAL));
+    }
+    // Any number but 0 reads back as 1; what is beyond four bytes does not count.
+    for (bytes, value) in [
+        (1i32.to_ne_bytes().to_vec(), 1),
+        (0i32.to_ne_bytes().to_vec(), 0),
+        ((-1i32).to_ne_bytes().to_vec(), 1),
+        (i32::MIN.to_ne_bytes().to_vec(), 1),
+        (vec![0, 0, 0, 0, 9, 9, 9, 9], 0),
+        ([7; 65_536].to_vec(), 1),
+    ] {
+        mux.set_option(socket, SOL_KCM, KCM_RECV_DISABLE, &bytes).unwrap();
+        for room in 0..9 {
+            let mut out = [0xee; 9];
+            let count = mux.get_option(socket, SOL_KCM, KCM_RECV_DISABLE, &mut out[..room]).unwrap();
+            assert_eq!(count, room.min(4));
+            assert_eq!(out[..count], i32::from(value == 1).to_ne_bytes()[..count]);
+            assert!(out[count..].iter().all(|byte| *byte == 0xee));
+        }
+    }
+    for (level, option) in [(SOL_KCM, 0), (SOL_KCM, -1), (SOL_KCM, i32::MAX), (1, KCM_RECV_DISABLE), (-1, 1)]
+    {
+        assert_eq!(mux.set_option(socket, level, option, &[0; 4]), Err(Code::NOPROTOOPT));
+        assert_eq!(mux.get_option(socket, level, option, &mut [0; 4]), Err(Code::NOPROTOOPT));
+    }
+    let other = mux.clone_socket(socket).unwrap();
+    mux.close_socket(other, lab.now);
+    assert_eq!(mux.set_option(other, SOL_KCM, KCM_RECV_DISABLE, &[0; 4]), Err(Code::BADF));
 }
 
 #[test]

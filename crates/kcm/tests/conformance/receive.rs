@@ -429,3 +429,41 @@ fn pull__whoever_comes_gets_the_next() {
     let unspread = LengthField::be(0, 2).spread_as(Spread::Connection);
     assert!(lab.mux.attach(Box::new(unspread), AttachOptions::default()).is_err());
 }
+
+#[test]
+fn runs__workers_take_messages_in_one_piece() {
+    for order in [Order::Any, Order::Replies] {
+        let config = Config { steer: Steer::Pull, order, reply_window: 8, ..Config::default() };
+        let (mut lab, sockets, psocks) = Lab::with(config, 2, 2);
+        lab.input(psocks[0], &msg(b"early"));
+        lab.mux.set_served(false);
+        let sent = bodies(6, 3);
+        let whole = stream(&sent);
+        let mut got: Vec<Vec<u8>> = Vec::new();
+        let mut numbers = Vec::new();
+        // Whatever the pieces, and however few are taken at once.
+        for (piece, most) in [(1, 1), (2, 3), (7, 2), (30, 4), (1000, 5)] {
+            for chunk in whole.chunks(piece) {
+                lab.input(psocks[1], chunk);
+                let mut runs = Vec::new();
+                lab.mux.take_waiting(sockets[0], most, &mut runs);
+                assert!(runs.iter().map(|run| run.lengths.len()).sum::<usize>() <= most);
+                for run in &runs {
+                    for (number, bytes) in run.iter() {
+                        if run.from == psocks[1] {
+                            got.push(bytes[2..].to_vec());
+                            numbers.push(number);
+                        }
+                        lab.mux.skip_reply(run.from, number);
+                    }
+                }
+            }
+        }
+        // The workers go: what is left is for whoever receives.
+        lab.mux.end_served();
+        got.extend(lab.drain(sockets[1]).into_iter().filter(|body| body != b"early"));
+        assert_eq!(got, [&sent[..], &sent, &sent, &sent, &sent].concat(), "{order:?}");
+        assert!(numbers.iter().copied().eq(0..numbers.len() as u64));
+        assert_eq!((lab.mux.memory_used(), lab.mux.stats().rx_msgs), (0, 31));
+    }
+}

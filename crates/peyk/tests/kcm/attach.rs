@@ -10,12 +10,25 @@ fn refused(mux: &Mux, fd: impl Into<OwnedFd>) -> bool {
 }
 
 #[test]
-fn case_015_021__attach_established_with_bytes_queued() {
+fn case_015__attach_established() {
     let (mux, socket) = Mux::open(Config::default()).unwrap();
     let (near, far) = pair();
-    write_all(&far, &msg(b"before"));
+    mux.attach(near, frames()).unwrap();
+    write_all(&far, &msg(b"in"));
+    assert_eq!(&socket.recv_timeout(PATIENCE).unwrap()[4..], b"in");
+    peyk::block_on(socket.send(msg(b"out"))).unwrap();
+    assert_eq!(read_msg(&far).unwrap(), b"out");
+}
+
+#[test]
+fn case_021__bytes_queued_before_attach() {
+    let (mux, socket) = Mux::open(Config::default()).unwrap();
+    let (near, far) = pair();
+    write_all(&far, &[msg(b"before"), msg(b"and half")[..7].to_vec()].concat());
     mux.attach(near, frames()).unwrap();
     assert_eq!(&socket.recv_timeout(PATIENCE).unwrap()[4..], b"before");
+    write_all(&far, &msg(b"and half")[7..]);
+    assert_eq!(&socket.recv_timeout(PATIENCE).unwrap()[4..], b"and half");
 }
 
 #[test]
@@ -54,6 +67,154 @@ fn case_018__the_same_connection_twice() {
     }
     write_all(&far, &msg(b"unharmed"));
     assert_eq!(&socket.recv_timeout(PATIENCE).unwrap()[4..], b"unharmed");
+}
+
+/// A stream inside the messages of another mux: a KCM socket below KCM.
+struct Tunnel {
+    socket: std::sync::Arc<peyk::kcm::Socket>,
+    /// Readable when a message came.
+    bell: std::os::unix::net::UnixStream,
+    rest: std::sync::Mutex<Vec<u8>>,
+}
+
+impl Tunnel {
+    /// Over this socket, whose messages a thread announces until the mux is closed.
+    fn new(socket: peyk::kcm::Socket) -> Tunnel {
+        let (bell, mut rope) = std::os::unix::net::UnixStream::pair().unwrap();
+        bell.set_nonblocking(true).unwrap();
+        let socket = std::sync::Arc::new(socket);
+        let watched = std::sync::Arc::downgrade(&socket);
+        std::thread::spawn(move || {
+            while watched.upgrade().is_some() {
+                std::thread::sleep(Duration::from_millis(1));
+                use std::io::Write;
+                let _ = rope.write(&[1]);
+            }
+        });
+        Tunnel { socket, bell, rest: Default::default() }
+    }
+}
+
+impl peyk::kcm::Stream for Tunnel {
+    fn try_read(&self, buf: &mut [u8]) -> std::io::Result<usize> {
+        while (&self.bell).read(&mut [0; 64]).is_ok_and(|count| count > 0) {}
+        let mut rest = self.rest.lock().unwrap();
+        if rest.is_empty() {
+            let message = self.socket.try_recv().map_err(|_| std::io::ErrorKind::WouldBlock)?;
+            rest.extend_from_slice(&message[4..]);
+        }
+        let count = rest.len().min(buf.len());
+        buf[..count].copy_from_slice(&rest[..count]);
+        rest.drain(..count);
+        Ok(count)
+    }
+
+    fn try_write(&self, bufs: &[std::io::IoSlice<'_>]) -> std::io::Result<usize> {
+        let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
+        let flags = peyk::kcm::SendFlags { end: true, ..Default::default() };
+        match self.socket.try_send(msg(&bytes), flags) {
+            Ok(_) => Ok(bytes.len()),
+            Err(_) => Err(std::io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn short_read_is_all(&self) -> bool {
+        false
+    }
+
+    fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.bell)
+    }
+
+    fn shut_down(&self) {}
+}
+
+#[test]
+fn case_019__a_kcm_socket_as_lower_stream() {
+    let (near, far) = pair();
+    let (lower, lower_socket) = Mux::open(Config::default()).unwrap();
+    lower.attach(near, frames()).unwrap();
+    let (upper, socket) = Mux::open(Config::default()).unwrap();
+    upper.attach_stream(Box::new(Tunnel::new(lower_socket)), frames(), Default::default(), false).unwrap();
+    for i in 0..200u32 {
+        // A message of the upper mux in two of the lower, and back in one.
+        let inner = msg(&i.to_be_bytes());
+        write_all(&far, &[msg(&inner[..3]), msg(&inner[3..])].concat());
+        let message = socket.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(message[4..], i.to_be_bytes());
+        peyk::block_on(socket.reply(&message, message.bytes().clone())).unwrap();
+        assert_eq!(read_msg(&far).unwrap(), inner);
+    }
+    // The tunnel goes with the upper mux, and the lower mux with the tunnel's socket.
+    drop(socket);
+    assert_eq!((&far).read(&mut [0; 1]).unwrap(), 0);
+
+    // Below its own mux, too, it waits for nobody, in use or in the end: a message is wrapped again and again
+    // until it is too long.
+    let (mux, socket) = Mux::open(Config { max_message: 1000, ..Config::default() }).unwrap();
+    let inside = socket.try_clone().unwrap();
+    let psock =
+        mux.attach_stream(Box::new(Tunnel::new(inside)), frames(), Default::default(), false).unwrap();
+    peyk::block_on(socket.send(msg(b"round and round"))).unwrap();
+    let _ = socket.recv_timeout(Duration::from_millis(20));
+    assert!(mux.unattach(psock).is_ok());
+    drop(socket);
+}
+
+#[test]
+fn case_032__unattach_inside_a_parser_or_handler() {
+    use std::sync::{Arc, Mutex};
+    type Shared = Arc<Mutex<Option<(Mux, peyk::kcm::PsockId)>>>;
+    /// Asks for its own connection back at each look.
+    #[derive(Clone)]
+    struct Leaves(Shared, Arc<Mutex<Vec<bool>>>);
+    impl Framer for Leaves {
+        fn frame(&mut self, bytes: &[u8], _: &mut peyk::kcm::framer::Resume) -> peyk::kcm::framer::Verdict {
+            if let Some((mux, psock)) = &*self.0.lock().unwrap() {
+                let is_refused = matches!(mux.unattach(*psock), Err(UnattachError::Already));
+                self.1.lock().unwrap().push(is_refused);
+            }
+            peyk::kcm::framer::Verdict::len(bytes.len() as u64)
+        }
+        fn spread(&self) -> Spread {
+            Spread::Any
+        }
+        fn fresh(&self) -> Box<dyn Framer> {
+            Box::new(self.clone())
+        }
+    }
+    let (mux, socket) = Mux::open(Config::default()).unwrap();
+    let (near, far) = pair();
+    let (place, seen) = (Shared::default(), Arc::default());
+    let psock = mux.attach(near, Box::new(Leaves(place.clone(), Arc::clone(&seen)))).unwrap();
+    *place.lock().unwrap() = Some((mux.clone(), psock));
+    write_all(&far, b"x");
+    assert_eq!(&socket.recv_timeout(PATIENCE).unwrap()[..], b"x");
+    assert_eq!(*seen.lock().unwrap(), [true]);
+    // After the parser has returned, nothing is in the way.
+    *place.lock().unwrap() = None;
+    assert!(mux.unattach(psock).unwrap().1.is_some());
+
+    // A framer that enters its mux in another way ends its connection, and nothing else.
+    let (near, far) = pair();
+    struct Enters(Mux);
+    impl Framer for Enters {
+        fn frame(&mut self, _: &[u8], _: &mut peyk::kcm::framer::Resume) -> peyk::kcm::framer::Verdict {
+            peyk::kcm::framer::Verdict::len(self.0.psocks().len() as u64)
+        }
+        fn spread(&self) -> Spread {
+            Spread::Any
+        }
+        fn fresh(&self) -> Box<dyn Framer> {
+            Box::new(Enters(self.0.clone()))
+        }
+    }
+    let psock = mux.attach(near, Box::new(Enters(mux.clone()))).unwrap();
+    write_all(&far, b"x");
+    until(
+        "it is down",
+        || matches!(mux.try_event(), Some(Event::PsockDown { psock: down, .. }) if down == psock),
+    );
 }
 
 #[test]

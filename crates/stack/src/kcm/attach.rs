@@ -15,7 +15,7 @@ use peyk_kcm::{AttachOptions, Config, PsockId, Unattached};
 use socket2::{Domain, SockAddr, SockRef, Type};
 
 use super::conn::{Conn, Stream, TcpConn};
-use super::engine::{Mux, Shared};
+use super::engine::{FRAMING, Mux, Shared};
 use super::keeper;
 use super::socket::Socket;
 use crate::sys::{READ_EDGE, READ_LEVEL, WRITE_EDGE};
@@ -45,8 +45,8 @@ pub enum UnattachError {
     /// No such connection on this mux.
     #[error("no such connection")]
     Unknown,
-    /// It is being taken off already, or its own handler asks for it.
-    #[error("the connection is in use by its own handler, or being taken off already")]
+    /// It is being taken off already, or its own handler or framer asks for it.
+    #[error("the connection is in use by its own handler or framer, or being taken off already")]
     Already,
 }
 
@@ -66,30 +66,56 @@ pub(super) fn disown(identity: (u64, u64)) {
     OWNED.lock().unwrap_or_else(PoisonError::into_inner).remove(&identity);
 }
 
-/// A framer whose panic ends its connection and nothing else.
-struct Guarded(Box<dyn Framer>);
+/// A framer whose panic ends its connection and nothing else, and which cannot enter the mux that runs it.
+struct Guarded {
+    framer: Box<dyn Framer>,
+    /// What names its mux.
+    mux: usize,
+}
+
+impl Guarded {
+    fn guard<T>(&mut self, run: impl FnOnce(&mut dyn Framer) -> T) -> std::thread::Result<T> {
+        let before = FRAMING.replace(self.mux);
+        let outcome = catch_unwind(AssertUnwindSafe(|| run(self.framer.as_mut())));
+        FRAMING.set(before);
+        outcome
+    }
+}
 
 const PANICKED: FrameError = FrameError { code: Code::FAULT, why: "the framer panicked" };
 
 impl Framer for Guarded {
     fn frame(&mut self, bytes: &[u8], resume: &mut Resume) -> Verdict {
-        catch_unwind(AssertUnwindSafe(|| self.0.frame(bytes, resume))).unwrap_or(Verdict::Bad(PANICKED))
+        self.guard(|framer| framer.frame(bytes, resume)).unwrap_or(Verdict::Bad(PANICKED))
+    }
+
+    fn frame_all(
+        &mut self,
+        bytes: &[u8],
+        limits: (usize, usize),
+        resume: &mut Resume,
+        lengths: &mut Vec<u32>,
+    ) -> usize {
+        let before = lengths.len();
+        let all = self.guard(|framer| framer.frame_all(bytes, limits, resume, lengths));
+        // The message that it panicked at comes again, and ends the connection then.
+        all.unwrap_or_else(|_| lengths[before..].iter().map(|length| *length as usize).sum())
     }
 
     fn finished(&mut self, message: &[u8]) {
-        let _ = catch_unwind(AssertUnwindSafe(|| self.0.finished(message)));
+        let _ = self.guard(|framer| framer.finished(message));
     }
 
     fn max_header(&self) -> usize {
-        self.0.max_header()
+        self.framer.max_header()
     }
 
     fn spread(&self) -> Spread {
-        self.0.spread()
+        self.framer.spread()
     }
 
     fn fresh(&self) -> Box<dyn Framer> {
-        Box::new(Guarded(self.0.fresh()))
+        Box::new(Guarded { framer: self.framer.fresh(), mux: self.mux })
     }
 }
 
@@ -177,7 +203,7 @@ impl Mux {
         let shared = &self.0;
         let identity = own(stream.fd())?;
         let mut core = shared.lock();
-        let id = match core.mux.attach(Box::new(Guarded(framer)), options) {
+        let id = match core.mux.attach(Box::new(Guarded { framer, mux: shared.name() }), options) {
             Ok(id) => id,
             Err(error) => {
                 disown(identity);
@@ -239,6 +265,9 @@ impl Mux {
     /// It is not here, or it cannot be had now.
     pub fn unattach(&self, psock: PsockId) -> Result<(Unattached, Option<TcpStream>), UnattachError> {
         let shared = &self.0;
+        if shared.is_framing() {
+            return Err(UnattachError::Already);
+        }
         let conn = shared.lock().conn(psock).cloned().ok_or(UnattachError::Unknown)?;
         let deadline = SystemInstant::now() + Duration::from_secs(5);
         // Whoever reads or writes it is let finish.

@@ -22,6 +22,11 @@ const SLICES: usize = 64;
 /// Events kept for the application.
 const EVENTS: usize = 4096;
 
+thread_local! {
+    /// The mux whose framer this thread runs, by its name; 0 for none.
+    pub(super) static FRAMING: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// A mux of KCM sockets over real streams. Clones name the same mux; it lives until its last socket is
 /// closed.
 #[derive(Clone)]
@@ -37,6 +42,8 @@ pub(super) struct Shared {
     /// Threads that wait on `reads`, and worker threads there are.
     pub(super) idle: AtomicUsize,
     pub(super) workers: AtomicUsize,
+    /// One of the workers looks for work instead of sleeping.
+    pub(super) is_looked: AtomicBool,
     pub(super) is_closed: AtomicBool,
     /// Something waits for whoever is free. A hint: who sets it under the mutex wakes somebody after.
     pub(super) waits: AtomicBool,
@@ -60,6 +67,8 @@ pub(super) struct Core {
     pub(super) on_demand: Option<Box<dyn peyk_kcm::framer::Framer>>,
     /// When the keeper looks at the clock next.
     pub(super) keeper_at: Option<Instant>,
+    /// Memory for a list of what is to be written, between two writes.
+    spare_slices: Vec<Bytes>,
 }
 
 /// How a turn of reading ended.
@@ -74,6 +83,25 @@ pub(super) enum Turn {
 }
 
 pub(super) type Wakers = Vec<Waker>;
+
+/// What whoever reads does with what comes.
+pub(super) trait Reader {
+    /// Bytes came, the mutex is held: returns how many of them he takes where they lie.
+    fn take_in_place(&mut self, _core: &mut Core, _conn: &Arc<Conn>, _bytes: &[u8]) -> usize {
+        0
+    }
+
+    /// The mux has been told of all that was not taken, the mutex is still held.
+    fn after_bytes(&mut self, _core: &mut Core) {}
+
+    /// The buffer is about to be read into again.
+    fn before_read(&mut self, _conn: &Arc<Conn>, _buffer: &[u8]) {}
+}
+
+/// Leaves everything to the mux.
+pub(super) struct Nobody;
+
+impl Reader for Nobody {}
 
 /// Things to do once the mutex is free.
 #[derive(Default)]
@@ -190,6 +218,7 @@ impl Shared {
             accepted: Vec::new(),
             on_demand: None,
             keeper_at: None,
+            spare_slices: Vec::new(),
         };
         let shared = Shared {
             core: Mutex::new(core),
@@ -199,6 +228,7 @@ impl Shared {
             keeper_bell: eventfd()?,
             idle: AtomicUsize::new(0),
             workers: AtomicUsize::new(0),
+            is_looked: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             waits: AtomicBool::new(false),
             started,
@@ -210,8 +240,22 @@ impl Shared {
         Instant::from_nanos(self.started.elapsed().as_nanos() as u64)
     }
 
+    /// A name for this mux while it lives.
+    pub(super) fn name(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Whether this thread is inside a framer that this mux runs.
+    pub(super) fn is_framing(&self) -> bool {
+        FRAMING.get() == self.name()
+    }
+
     /// A panic of one user must not take the others along: the mux is consistent between calls.
+    ///
+    /// # Panics
+    /// A framer uses the mux that runs it, and would wait for itself; its connection ends with that.
     pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
+        assert!(!self.is_framing(), "a framer must not use the mux that runs it");
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -222,15 +266,18 @@ impl Shared {
             core.sort_events(&mut after);
             let Some(psock) = core.mux.poll_write() else { break };
             let Some(conn) = core.conn(psock).cloned() else { continue };
-            let mut slices = Vec::new();
+            let mut slices = std::mem::take(&mut core.spare_slices);
             let offered = core.mux.tx_slices(psock, WRITE_BYTES, &mut slices);
             if offered == 0 {
+                core.spare_slices = slices;
                 continue;
             }
             drop(core);
             let outcome = write(&conn, &slices, offered);
+            slices.clear();
             let now = self.now();
             core = self.lock();
+            core.spare_slices = slices;
             match outcome {
                 Ok(taken) => {
                     core.mux.stream_wrote(psock, taken, now);
@@ -294,16 +341,6 @@ impl Shared {
         self.finish(after);
     }
 
-    /// The same for a batch of a worker.
-    pub(super) fn retire_handled(self: &Arc<Self>, batch: &[(peyk_kcm::Message, Option<Arc<Conn>>)]) {
-        for conn in batch.iter().filter_map(|(_, conn)| conn.as_ref()) {
-            conn.in_service.fetch_sub(1, Ordering::AcqRel);
-            if conn.is_down.load(Ordering::Acquire) {
-                self.retire_later(conn);
-            }
-        }
-    }
-
     pub(super) fn forget(&self, conn: &Conn) {
         let _ = self.reads.remove(conn.stream.fd());
         let _ = self.writes.remove(conn.stream.fd());
@@ -320,16 +357,16 @@ impl Shared {
         self.ring(&self.bell);
     }
 
-    /// Reads a connection that is ready, as long as the mux wants it and its turn lasts. `taken` is called
-    /// under the mutex after each chunk and may take messages. The baton stays with the caller, who gives
-    /// it to [`Shared::end_turn`].
+    /// Reads a connection that is ready, as long as the mux wants it and its turn lasts. The baton stays with
+    /// the caller, who gives it to [`Shared::end_turn`].
     pub(super) fn pass(
         self: &Arc<Self>,
         conn: &Arc<Conn>,
-        buffer: &mut BytesMut,
-        mut taken: impl FnMut(&mut Core),
+        buffer: &mut [u8],
+        reader: &mut impl Reader,
     ) -> Turn {
         for _ in 0..READS {
+            reader.before_read(conn, buffer);
             conn.look_again();
             let mut lent = None;
             if conn.asks_first.load(Ordering::Acquire) {
@@ -340,33 +377,31 @@ impl Shared {
                 lent = core.mux.lend(conn.id, CHUNK);
             }
             if let Some((memory, missing)) = lent {
-                if self.read_long(conn, memory, missing, &mut taken) {
+                if self.read_long(conn, memory, missing, reader) {
                     continue;
                 }
                 return Turn::Empty;
             }
-            if buffer.capacity() < CHUNK / 2 {
-                buffer.reserve(CHUNK);
-            }
-            let room = buffer.capacity().min(CHUNK);
-            buffer.resize(room, 0);
             let outcome = conn.stream.try_read(buffer);
             let now = self.now();
             match outcome {
                 Ok(count) if count > 0 => {
                     conn.is_connecting.store(false, Ordering::Relaxed);
-                    let chunk = buffer.split_to(count).freeze();
                     let mut core = self.lock();
-                    core.mux.stream_bytes(conn.id, chunk, now);
-                    taken(&mut core);
-                    core.mux.settle(count);
+                    let rest = &buffer[reader.take_in_place(&mut core, conn, &buffer[..count])..count];
+                    if !rest.is_empty() {
+                        // A copy as long as what came: slices of it pin nothing else.
+                        core.mux.stream_bytes(conn.id, Bytes::copy_from_slice(rest), now);
+                    }
+                    reader.after_bytes(&mut core);
+                    core.mux.settle(rest.len());
                     let is_plain = matches!(core.mux.want_read(conn.id), WantRead::Min(n) if n < CHUNK);
                     conn.asks_first.store(!is_plain, Ordering::Release);
                     self.note_room(&mut core, conn);
                     self.leave(core);
                     // The edge of an end that came with these bytes has been taken: nobody would look again.
                     let has_end = conn.is_ending.load(Ordering::Acquire);
-                    if count < room && conn.stream.short_read_is_all() && !has_end {
+                    if count < buffer.len() && conn.stream.short_read_is_all() && !has_end {
                         return Turn::Empty;
                     }
                 }
@@ -385,7 +420,7 @@ impl Shared {
                         Ok(_) => core.mux.stream_eof(conn.id, now),
                         Err(error) => self.broken(&mut core, conn, &error, false),
                     }
-                    taken(&mut core);
+                    reader.after_bytes(&mut core);
                     self.leave(core);
                     return Turn::Paused;
                 }
@@ -430,7 +465,7 @@ impl Shared {
         conn: &Arc<Conn>,
         mut memory: BytesMut,
         missing: usize,
-        taken: &mut impl FnMut(&mut Core),
+        reader: &mut impl Reader,
     ) -> bool {
         let have = memory.len();
         // What the peer has announced is believed as it comes true.
@@ -454,7 +489,7 @@ impl Shared {
                 false
             }
         };
-        taken(&mut core);
+        reader.after_bytes(&mut core);
         self.leave(core);
         goes_on
     }
@@ -470,12 +505,14 @@ impl Shared {
         None
     }
 
-    /// Ends everything: the last socket is closed.
-    pub(super) fn dissolve(&self, core: &mut Core) {
+    /// Ends everything: the last socket is closed. The connections are to be dropped once the mutex is free.
+    #[must_use]
+    pub(super) fn dissolve(&self, core: &mut Core) -> Vec<Arc<Conn>> {
         self.is_closed.store(true, Ordering::Release);
-        for conn in core.all_conns() {
+        let conns = core.all_conns();
+        for conn in &conns {
             core.take(conn.id);
-            self.forget(&conn);
+            self.forget(conn);
             conn.stream.shut_down();
         }
         core.accepted.clear();
@@ -488,6 +525,7 @@ impl Shared {
         for _ in 0..=self.workers.load(Ordering::Acquire) {
             self.ring_reader();
         }
+        conns
     }
 }
 
@@ -495,9 +533,15 @@ impl Shared {
 fn write(conn: &Conn, slices: &[Bytes], offered: usize) -> io::Result<usize> {
     let mut taken = 0;
     for group in slices.chunks(SLICES) {
-        let views: Vec<IoSlice<'_>> = group.iter().map(|slice| IoSlice::new(slice)).collect();
         let wanted: usize = group.iter().map(Bytes::len).sum();
-        match conn.stream.try_write(&views) {
+        let outcome = match group {
+            [one] => conn.stream.try_write(&[IoSlice::new(one)]),
+            _ => {
+                let views: Vec<IoSlice<'_>> = group.iter().map(|slice| IoSlice::new(slice)).collect();
+                conn.stream.try_write(&views)
+            }
+        };
+        match outcome {
             Ok(count) => {
                 taken += count;
                 if count < wanted {

@@ -7,10 +7,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use peyk_kcm::PsockId;
 
-use super::engine::{CHUNK, Shared};
+use super::engine::{CHUNK, Nobody, Shared};
 use crate::sys::{EpollEvent, READ_EDGE, READ_LEVEL};
 
 /// Tokens that name no connection. Those of connections are index and generation, and no generation comes
@@ -33,7 +32,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
 
 fn keep(weak: &Weak<Shared>) {
     let mut events = [EpollEvent { events: 0, u64: 0 }; 64];
-    let mut buffer = BytesMut::new();
+    let mut buffer = vec![0; CHUNK];
     let mut reads_here = true;
     while let Some(shared) = weak.upgrade() {
         if shared.is_closed.load(Ordering::Acquire) {
@@ -105,7 +104,7 @@ fn writable(shared: &Arc<Shared>, psock: PsockId) {
 }
 
 /// Reads what is ready, one turn of each connection.
-fn read_some(shared: &Arc<Shared>, buffer: &mut BytesMut) {
+fn read_some(shared: &Arc<Shared>, buffer: &mut [u8]) {
     let mut events = [EpollEvent { events: 0, u64: 0 }; 64];
     let Ok(ready) = shared.reads.wait(&mut events, 0) else { return };
     let edges = ready.iter().filter(|event| event.u64 != BELL).map(|event| (event.u64, event.events));
@@ -117,12 +116,9 @@ fn read_some(shared: &Arc<Shared>, buffer: &mut BytesMut) {
         let noted = |(id, events)| core.conn(id).cloned().inspect(|conn| conn.note_edge(events));
         all.filter_map(noted).collect()
     };
-    if buffer.capacity() == 0 {
-        buffer.reserve(CHUNK);
-    }
     for conn in conns.drain(..) {
         if conn.begin_read() {
-            let turn = shared.pass(&conn, buffer, |_| {});
+            let turn = shared.pass(&conn, buffer, &mut Nobody);
             shared.end_turn(&conn, turn);
         }
     }

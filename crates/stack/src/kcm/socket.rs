@@ -307,10 +307,10 @@ impl Socket {
             return Closed::default();
         }
         let closed = core.mux.close_socket(self.id, shared.now());
-        if core.mux.sockets().next().is_none() {
-            shared.dissolve(&mut core);
-        }
+        let is_last = core.mux.sockets().next().is_none();
+        let conns = if is_last { shared.dissolve(&mut core) } else { Vec::new() };
         shared.leave(core);
+        drop(conns);
         closed
     }
 }
