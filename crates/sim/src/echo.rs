@@ -316,8 +316,12 @@ impl Echo {
     ) {
         let incarnation = self.books[usize::from(host)].incarnation;
         let plan = call.map(|call| self.calls.calls[call].plan);
+        // Where hosts look later, that the client gave up may be waiting to be looked at.
+        let may_be_over = self.scenario.look_after > Picos::ZERO;
         if let Some(reason) = plan.and_then(|plan| plan.rejection) {
-            self.books[usize::from(host)].serving.remove(&rpc);
+            if !may_be_over {
+                self.books[usize::from(host)].serving.remove(&rpc);
+            }
             return world.call(host, |host, now| host.endpoint.reject(now, rpc, reason));
         }
         let reply = match (call, plan) {
@@ -340,6 +344,7 @@ impl Echo {
                 let at = world.now() + RETRY;
                 self.put(world, at, Item::Answer { host, incarnation, rpc, call, message });
             }
+            Err(_) if may_be_over => {}
             Err(_) => {
                 self.books[usize::from(host)].serving.remove(&rpc);
             }

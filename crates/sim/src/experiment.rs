@@ -100,6 +100,9 @@ pub fn cutoff_table(cutoffs: &[u32], levels: u8) -> [u32; 8] {
     table
 }
 
+/// Ticks before a RESEND that no experiment lasts.
+pub const NO_TIMERS: u32 = 900_000;
+
 /// Homa as the SIGCOMM'18 simulations had it: strict SRPT, a grant for each packet, fixed cutoffs, unscheduled
 /// priorities by the bytes left, the last grants of a message raised, no timers in a network that loses
 /// nothing.
@@ -120,7 +123,7 @@ pub fn published_homa(workload: Name) -> Config {
         link_mbps: 10_000,
         // IP, UDP and DATA headers around 1,442 bytes.
         mtu: 1_442 + 20 + 8 + 56,
-        resend_ticks: 900_000,
+        resend_ticks: NO_TIMERS,
         timeout_ticks: 999_999,
         ..simulated()
     }

@@ -162,6 +162,13 @@ fn late_copy_of_a_request_given_up__holds_no_grants() {
     assert_eq!(run(&Scenario::of(24_124)).violations, []);
 }
 
+/// A server whose client had given up answered before it looked at that: the cancellation came after the answer,
+/// which had been refused.
+#[test]
+fn cancellation_not_yet_looked_at__is_no_fault() {
+    assert_eq!(run(&Scenario::of(1_003_763)).violations, []);
+}
+
 /// The timer of a paced host fired at every picosecond while its network card was busy.
 #[test]
 fn paced_host__does_not_spin() {

@@ -109,6 +109,7 @@ fn incast(shards: u8) -> (u64, Picos) {
             OneWayHoma::new(
                 HomaHost::new(id, config, CARRIAGE, seed, pool, Default::default()),
                 zeros.clone(),
+                true,
             )
         };
         let budget = Budget::new(count, simulated().max_incoming.into());

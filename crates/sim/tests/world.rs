@@ -18,7 +18,7 @@ fn world(topology: Topology) -> World<OneWayHoma> {
     let host = |id| {
         let pool = Pool::hollow(64).expect("memory");
         let host = HomaHost::new(id, config.clone(), CARRIAGE, 7 + u64::from(id), pool, Default::default());
-        OneWayHoma::new(host, zeros.clone())
+        OneWayHoma::new(host, zeros.clone(), true)
     };
     let hosts = (0..topology.hosts()).map(host).collect();
     World::new(topology, Discipline::StrictPriority, 1, hosts)

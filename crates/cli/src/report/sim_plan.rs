@@ -14,7 +14,7 @@ pub const PUBLISHED_HEAD: [&str; 5] = ["experiment", "figure", "published", "our
 pub const HIGHEST_HEAD: [&str; 3] = ["experiments", "highest sustained", "lowest not sustained"];
 
 /// Columns of [`rows`].
-pub const HEAD: [&str; 12] = [
+pub const HEAD: [&str; 13] = [
     "experiment",
     "messages",
     "p99 at 10 %",
@@ -23,6 +23,7 @@ pub const HEAD: [&str; 12] = [
     "99 %",
     "p99 mean",
     "p50 mean",
+    "in use",
     "wasted",
     "queue B",
     "Gbit/s",
@@ -90,6 +91,7 @@ pub fn rows(done: &[Done]) -> Vec<Vec<String>> {
             p99(99.0),
             slowdown(r.figure("p99_mean")),
             slowdown(r.figure("p50_mean")),
+            format!("{:.1} %", r.utilisation * 100.0),
             format!("{:.1} %", r.wasted_bandwidth * 100.0),
             grouped(r.tor_queue_bytes.mean.round() as u64),
             r.incast.map_or_else(|| "-".into(), |i| format!("{:.2}", i.gbps)),

@@ -189,12 +189,17 @@ impl Endpoint {
         true
     }
 
-    /// Ends a request without telling its client, and without a record of it: for simulations of
-    /// one-way traffic, where the client learns the outcome otherwise. False if it had ended.
-    pub fn forget_request(&mut self, rpc: ServerRpc) -> bool {
+    /// Ends a request without telling its client: for simulations of one-way traffic, where the
+    /// client learns the outcome otherwise. Without a record, which is for networks that repeat
+    /// nothing, a late copy of a packet begins the request anew. False if it had ended.
+    pub fn forget_request(&mut self, now: Instant, rpc: ServerRpc, leaves_record: bool) -> bool {
         let Some(slot) = self.in_service(rpc) else { return false };
         self.is_dirty = true;
-        self.remove_rpc(slot);
+        if leaves_record {
+            self.end_server(now, slot);
+        } else {
+            self.remove_rpc(slot);
+        }
         true
     }
 

@@ -209,10 +209,14 @@ fn forgotten_calls_and_requests_tell_nobody() {
     let (rpc, _) = lab.request(pattern(100));
     assert!(lab.endpoint.forget_call(rpc));
     assert!(!lab.endpoint.forget_call(rpc));
-    let request = lab.in_service(ID, &pattern(10));
-    assert!(lab.endpoint.forget_request(request));
-    assert!(!lab.endpoint.forget_request(request));
-    assert!(lab.drain().is_empty());
+    for (id, leaves_record) in [(ID, false), (ID + 2, true)] {
+        let request = lab.in_service(id, &pattern(10));
+        assert!(lab.endpoint.forget_request(lab.now, request, leaves_record));
+        assert!(!lab.endpoint.forget_request(lab.now, request, leaves_record));
+        assert!(lab.drain().is_empty());
+    }
+    lab.feed(&Lab::from_client(ID + 2).whole(&pattern(10)));
+    assert!(lab.events.is_empty(), "the record is heeded");
     assert_eq!(lab.endpoint.rpc_count(), 0);
     assert!(lab.endpoint.is_idle());
 }

@@ -8,7 +8,7 @@ use peyk_sansio::Prng;
 use peyk_sockbuf::Pool;
 use serde::{Deserialize, Serialize};
 
-use super::Experiment;
+use super::{Experiment, NO_TIMERS};
 use crate::host::homa::{HomaHost, OneWayHoma};
 use crate::host::srpt::{self, SrptHost};
 use crate::host::window::{self, WindowHost};
@@ -128,7 +128,7 @@ pub fn homa(experiment: &Experiment) -> Vec<OneWayHoma> {
         let pool = Pool::hollow(POOL_PAGES).expect("memory for the accounts of the pool");
         let (config, carriage) = (experiment.homa.clone(), experiment.carriage);
         let host = HomaHost::new(id, config, carriage, seed.next_u64(), pool, now);
-        OneWayHoma::new(host, zeros.clone())
+        OneWayHoma::new(host, zeros.clone(), experiment.homa.resend_ticks < NO_TIMERS)
     };
     (0..experiment.topology.hosts()).map(host).collect()
 }

@@ -200,12 +200,17 @@ pub struct OneWayHoma {
     host: HomaHost,
     zeros: Bytes,
     delivered: Option<ServerRpc>,
+    /// Whether packets may be repeated: then it is remembered which messages were delivered, or a late copy
+    /// would begin one anew, take grants and keep them until its silence is noticed.
+    is_repeated: bool,
+    now: Instant,
 }
 
 impl OneWayHoma {
-    /// A host that has just started. `zeros` is at least as long as the longest message.
-    pub fn new(host: HomaHost, zeros: Bytes) -> OneWayHoma {
-        OneWayHoma { host, zeros, delivered: None }
+    /// A host that has just started. `zeros` is at least as long as the longest message; `is_repeated` tells
+    /// whether packets may be sent again.
+    pub fn new(host: HomaHost, zeros: Bytes, is_repeated: bool) -> OneWayHoma {
+        OneWayHoma { host, zeros, delivered: None, is_repeated, now: Instant::ZERO }
     }
 
     /// The protocol.
@@ -224,10 +229,12 @@ impl Host for OneWayHoma {
     type Outcome = Delivered;
 
     fn handle_packet(&mut self, now: Instant, packet: Packet<HomaBody>) {
+        self.now = now;
         self.host.handle_packet(now, packet);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
         self.host.handle_timeout(now);
     }
 
@@ -237,7 +244,7 @@ impl Host for OneWayHoma {
 
     fn poll_outcome(&mut self) -> Option<Delivered> {
         if let Some(rpc) = self.delivered.take() {
-            self.host.endpoint.forget_request(rpc);
+            self.host.endpoint.forget_request(self.now, rpc, self.is_repeated);
         }
         while let Some(event) = self.host.endpoint.poll_event() {
             if let Event::Request { rpc, from, .. } = event {
