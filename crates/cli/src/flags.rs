@@ -162,6 +162,8 @@ pub struct BenchKevent {
 pub enum KeventCase {
     /// Packet rates.
     Datagrams,
+    /// What handing over an operation takes.
+    Submits,
     /// Round trips by the way of waiting.
     Waiting,
     /// Handing something to another thread.
@@ -191,6 +193,10 @@ pub enum HttpServer {
     Kevent,
     /// On tokio.
     Tokio,
+    /// On epoll, with nothing around it.
+    Epoll,
+    /// nginx, with the configuration that lies in the folder; it ends with whoever started it.
+    Nginx,
 }
 
 /// Balance whole messages of TCP clients over connections to backends.
