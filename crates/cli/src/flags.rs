@@ -165,6 +165,8 @@ pub struct BenchKevent {
 pub enum KeventCase {
     /// Packet rates.
     Datagrams,
+    /// What handing over an operation takes.
+    Submits,
     /// Round trips by the way of waiting.
     Waiting,
     /// Handing something to another thread.
@@ -204,6 +206,10 @@ pub enum HttpServer {
     Kevent,
     /// On tokio.
     Tokio,
+    /// On epoll, with nothing around it.
+    Epoll,
+    /// nginx, with the configuration that lies in the folder; it ends with whoever started it.
+    Nginx,
 }
 
 /// Balance whole messages of TCP clients over connections to backends.

@@ -6,9 +6,11 @@
 pub mod datagrams;
 pub mod files;
 pub mod http;
+mod http_epoll;
 pub mod http_node;
 pub mod posts;
 pub mod streams;
+pub mod submits;
 pub mod waiting;
 
 use std::sync::OnceLock;

@@ -20,10 +20,16 @@ pub fn cpu_seconds() -> f64 {
     (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 / 1e6
 }
 
+/// Has the kernel end this process with that signal when its parent ends; a program that it is replaced by keeps
+/// that.
+pub fn end_with_parent(signal: Signal) {
+    let _ = prctl::set_pdeathsig(signal);
+}
+
 /// Prepares a measuring process, before it starts any thread: the kernel ends it when its parent ends, and timed
 /// sleeps are as precise as the kernel can make them (the default may add 50 microseconds).
 pub fn prepare() {
-    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+    end_with_parent(Signal::SIGKILL);
     let _ = prctl::set_timerslack(1);
 }
 

@@ -18,6 +18,15 @@ use uring::Uring;
 /// Calls made for one operation in a row before the others get their turn.
 const QUOTA: usize = 16;
 
+/// How much is worth waking up for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Batch {
+    /// So many results,
+    pub(crate) want: usize,
+    /// or one, when this has passed.
+    pub(crate) window: Duration,
+}
+
 /// The one in use.
 #[derive(Debug)]
 pub(crate) enum Engine {
@@ -79,9 +88,10 @@ impl Engine {
         &mut self,
         core: &mut Core,
         timeout: Option<Duration>,
+        batch: Batch,
         out: &mut Events,
     ) -> io::Result<()> {
-        both!(self, b => b.sleep(core, timeout, out))
+        both!(self, b => b.sleep(core, timeout, batch, out))
     }
 
     /// Takes what the backend's own threads did.

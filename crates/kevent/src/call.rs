@@ -98,6 +98,7 @@ pub(crate) enum Call {
         flags: i32,
         mode: u32,
     },
+    /// Relies on the socket's own O_NONBLOCK.
     Sendfile {
         out: RawFd,
         file: RawFd,
@@ -171,6 +172,16 @@ impl Call {
         }
     }
 
+    /// Whether it goes on after its first result, once the ring has it.
+    pub(crate) fn is_many(&self) -> bool {
+        matches!(
+            self,
+            Call::Accept { many: true, .. }
+                | Call::RecvPool { many: true, .. }
+                | Call::Poll { many: true, .. }
+        )
+    }
+
     /// Performs the call. Those of class `File` may take long, the others do not wait. Returns what
     /// the kernel returned: a number, or an error number negated.
     pub(crate) fn perform(&self) -> i64 {
@@ -179,7 +190,6 @@ impl Call {
                 result if result == -i64::from(libc::EINPROGRESS) => return -i64::from(libc::EAGAIN),
                 result => return result,
             },
-            Call::Sendfile { out, .. } => return nonblocking(out, || self.raw()),
             _ => self.raw(),
         };
         negated(result)

@@ -47,6 +47,10 @@ pub struct Config {
     pub workers: u32,
     /// Places for sources that [`Queue::register`](crate::Queue::register) makes known to the ring.
     pub registered: u32,
+    /// Never try at once what can be done elsewhere: reads of files go to the ring or a worker though
+    /// they may be in memory, and sockets are waited for before they are tried. Right for files known
+    /// to be slow; for tests, it is another order of events.
+    pub force_async: bool,
 }
 
 impl Default for Config {
@@ -64,6 +68,7 @@ impl Default for Config {
             inlet: 1024,
             workers: 4,
             registered: 64,
+            force_async: false,
         }
     }
 }

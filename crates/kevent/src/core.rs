@@ -1,5 +1,6 @@
 //! What both backends share: the operations in flight, the blocks, and receiving by plain calls.
 
+mod merge;
 mod ops;
 
 use std::collections::VecDeque;
@@ -7,8 +8,9 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::arrival::Datagrams;
 use crate::config::Config;
-use crate::event::{Datagrams, Event, Events, Operands, SocketError, What};
+use crate::event::{Event, Events, Operands, SocketError, What};
 use crate::handle::Shared;
 use crate::io::Io;
 use crate::op::deliver::{Pending, Woken};
@@ -131,6 +133,8 @@ pub(crate) struct Core {
     pub(crate) woken: Arc<Woken>,
     pub(crate) stats: Stats,
     pub(crate) max_events: usize,
+    /// Nothing is done at once that can be done elsewhere.
+    pub(crate) force_async: bool,
     /// Looks by plain calls.
     looks: u32,
     pub(crate) timers: Timers,
@@ -152,6 +156,8 @@ pub(crate) struct Core {
     /// may hold addresses in them.
     #[allow(clippy::vec_box)]
     pub(crate) spares: Vec<Box<Io>>,
+    /// Sends that one call took along, while its outcome is dealt out.
+    merging: Vec<OpId>,
     /// Reports found while sending, delivered by the next wait.
     stash: VecDeque<(OpId, SocketError)>,
     scratch: SendScratch,
@@ -180,6 +186,7 @@ impl Core {
             woken: Arc::new(Woken::new(256)),
             stats: Stats::default(),
             max_events: config.max_events.max(1),
+            force_async: config.force_async,
             looks: 0,
             timers: Timers::new(),
             done: VecDeque::new(),
@@ -190,6 +197,7 @@ impl Core {
             waits: 0,
             unwatched: Vec::new(),
             full_block: false,
+            merging: Vec::new(),
             stash: VecDeque::new(),
             scratch: SendScratch::default(),
         })
@@ -294,15 +302,12 @@ impl Core {
             };
             match result {
                 Ok(arrived) => {
-                    let Some(buf) = self.pool.lease(block, 0, arrived.len) else { return Drained::More };
+                    let Some(buf) = self.pool.lease(block, arrived.start, arrived.len) else {
+                        return Drained::More;
+                    };
                     self.stats.direct_receives += 1;
                     self.stats.truncated += u64::from(arrived.truncated);
-                    let dgrams = Datagrams {
-                        from: arrived.from,
-                        buf,
-                        segment: arrived.segment,
-                        truncated: arrived.truncated,
-                    };
+                    let dgrams = Datagrams::new(arrived.from, buf, arrived.control, arrived.truncated);
                     out.push(token, id, false, What::Dgrams(dgrams));
                     if let Some((_, recv)) = self.recv(id) {
                         recv.failures = 0;

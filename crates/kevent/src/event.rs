@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use crate::arrival::Datagrams;
 use crate::buf::{Data, IoBuf};
 use crate::handle::Message;
 use crate::op::watch::Interest;
@@ -155,42 +156,6 @@ pub struct SendfileHow {
     pub sendfile: u64,
     /// Read into a buffer and sent from there: the head, short files, and what was not in memory.
     pub copied: u64,
-}
-
-/// Datagrams of equal size (the last may be shorter) that one sender sent to one socket.
-#[derive(Debug)]
-pub struct Datagrams {
-    /// The sender; unspecified for sockets without addresses.
-    pub from: SocketAddr,
-    pub(crate) buf: RecvBuf,
-    /// Bytes in each datagram but the last; 0 means there is one datagram.
-    pub(crate) segment: u32,
-    pub(crate) truncated: bool,
-}
-
-impl Datagrams {
-    /// The datagrams, in the order of arrival. A single empty datagram yields one empty slice.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let data: &[u8] = &self.buf;
-        let step = if self.segment == 0 { data.len().max(1) } else { self.segment as usize };
-        let empty = data.is_empty().then_some(data);
-        data.chunks(step).chain(empty)
-    }
-
-    /// All bytes together.
-    pub fn bytes(&self) -> &[u8] {
-        &self.buf
-    }
-
-    /// The block the bytes lie in, which goes back to the pool when dropped.
-    pub fn into_buf(self) -> RecvBuf {
-        self.buf
-    }
-
-    /// The last datagram was longer than a block and was cut.
-    pub fn is_truncated(&self) -> bool {
-        self.truncated
-    }
 }
 
 /// An error the network reported.

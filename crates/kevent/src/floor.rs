@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use io_uring::types::Fd;
-use io_uring::{IoUring, opcode};
+use io_uring::{IoUring, opcode, squeue};
 
 use crate::buf::IoBuf;
-use crate::sys::addr::{ADDR_LEN, encode};
+use crate::sys::addr::{ADDR_LEN, decode, encode, unspecified};
 use crate::sys::socket::empty_message;
 use crate::sys::{check, check_size};
 
@@ -96,22 +96,17 @@ impl RawReads {
     /// # Errors
     /// There is no ring to be had.
     pub fn new(file: OwnedFd, depth: usize, size: usize) -> io::Result<RawReads> {
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_coop_taskrun()
-            .setup_submit_all()
-            .build(depth.next_power_of_two() as u32)?;
+        let ring = ring(depth.next_power_of_two() as u32)?;
         let bufs = (0..depth).map(|_| IoBuf::aligned(size)).collect::<io::Result<_>>()?;
         Ok(RawReads { ring, bufs, file })
     }
 
     /// Reads at the offsets that `next` gives until it gives none, always as many at a time as there
-    /// are buffers; returns the number of reads.
+    /// are buffers, waiting for `batch` of them; returns the number of reads.
     ///
     /// # Errors
     /// A read failed.
-    pub fn run(&mut self, mut next: impl FnMut() -> Option<u64>) -> io::Result<u64> {
+    pub fn run(&mut self, batch: usize, mut next: impl FnMut() -> Option<u64>) -> io::Result<u64> {
         let (mut flying, mut done) = (0, 0);
         let mut free: Vec<usize> = (0..self.bufs.len()).collect();
         let mut failed = None;
@@ -130,7 +125,7 @@ impl RawReads {
             if flying == 0 {
                 return failed.map_or(Ok(done), Err);
             }
-            self.ring.submit_and_wait(1)?;
+            self.ring.submit_and_wait(batch.min(flying))?;
             for completion in self.ring.completion() {
                 flying -= 1;
                 done += 1;
@@ -141,6 +136,140 @@ impl RawReads {
             }
         }
     }
+}
+
+/// A ring with the flags a queue's has.
+fn ring(entries: u32) -> io::Result<IoUring> {
+    IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_coop_taskrun()
+        .setup_submit_all()
+        .build(entries)
+}
+
+/// Receives datagrams by the ring's crate alone, one after another.
+pub struct RawReceive {
+    // Dropped first: the ring is idle between calls.
+    ring: IoUring,
+    socket: OwnedFd,
+    buf: Vec<u8>,
+    name: Box<[u8; ADDR_LEN]>,
+    slice: Box<libc::iovec>,
+    message: Box<libc::msghdr>,
+}
+
+impl std::fmt::Debug for RawReceive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RawReceive").field("room", &self.buf.len()).finish_non_exhaustive()
+    }
+}
+
+impl RawReceive {
+    /// Receives of at most `size` bytes.
+    ///
+    /// # Errors
+    /// There is no ring to be had.
+    pub fn new(socket: OwnedFd, size: usize) -> io::Result<RawReceive> {
+        let mut buf = vec![0; size];
+        let slice = Box::new(libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: size });
+        let (name, message) = (Box::new([0; ADDR_LEN]), Box::new(empty_message()));
+        Ok(RawReceive { ring: ring(8)?, socket, buf, name, slice, message })
+    }
+
+    /// Waits for the next datagram: its length, and from whom.
+    ///
+    /// # Errors
+    /// Those of `recvmsg`.
+    pub fn recv(&mut self) -> io::Result<(usize, SocketAddr)> {
+        self.message.msg_name = self.name.as_mut_ptr().cast();
+        self.message.msg_namelen = ADDR_LEN as u32;
+        self.message.msg_iov = &raw mut *self.slice;
+        self.message.msg_iovlen = 1;
+        let entry = opcode::RecvMsg::new(Fd(self.socket.as_raw_fd()), &raw mut *self.message).build();
+        // SAFETY: header, slice, name and buffer are this value's, boxed, and untouched until the
+        // completion was seen, below.
+        unsafe { self.ring.submission().push(&entry) }
+            .map_err(|_| io::Error::other("submission queue full"))?;
+        loop {
+            // Until the completion is there the memory is the kernel's: nothing ends this before.
+            if let Err(e) = self.ring.submit_and_wait(1)
+                && e.kind() != io::ErrorKind::Interrupted
+            {
+                panic!("the ring does not wait: {e}");
+            }
+            if let Some(completion) = self.ring.completion().next() {
+                let len = check_size_of(completion.result())?;
+                return Ok((len, decode(&*self.name).unwrap_or(unspecified())));
+            }
+        }
+    }
+}
+
+/// Sends or receives on a stream by the ring's crate alone, one call after another.
+pub struct RawStream {
+    // Dropped first: the ring is idle between calls.
+    ring: IoUring,
+    stream: OwnedFd,
+    buf: Vec<u8>,
+}
+
+impl std::fmt::Debug for RawStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RawStream").field("unit", &self.buf.len()).finish_non_exhaustive()
+    }
+}
+
+impl RawStream {
+    /// In units of `size` bytes.
+    ///
+    /// # Errors
+    /// There is no ring to be had.
+    pub fn new(stream: OwnedFd, size: usize) -> io::Result<RawStream> {
+        Ok(RawStream { ring: ring(8)?, stream, buf: vec![7; size] })
+    }
+
+    /// Sends one unit.
+    ///
+    /// # Errors
+    /// Those of `send`.
+    pub fn send(&mut self) -> io::Result<usize> {
+        let (fd, at, len) = (Fd(self.stream.as_raw_fd()), self.buf.as_ptr(), self.buf.len() as u32);
+        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        self.perform(&opcode::Send::new(fd, at, len).flags(flags).build())
+    }
+
+    /// Receives up to one unit; 0 at the end.
+    ///
+    /// # Errors
+    /// Those of `recv`.
+    pub fn recv(&mut self) -> io::Result<usize> {
+        let (fd, at, len) = (Fd(self.stream.as_raw_fd()), self.buf.as_mut_ptr(), self.buf.len() as u32);
+        self.perform(&opcode::Recv::new(fd, at, len).build())
+    }
+
+    fn perform(&mut self, entry: &squeue::Entry) -> io::Result<usize> {
+        // SAFETY: the entry refers to this value's buffer, which nobody touches until the completion
+        // was seen, below.
+        unsafe { self.ring.submission().push(entry) }
+            .map_err(|_| io::Error::other("submission queue full"))?;
+        loop {
+            // As in `RawReceive::recv`.
+            if let Err(e) = self.ring.submit_and_wait(1)
+                && e.kind() != io::ErrorKind::Interrupted
+            {
+                panic!("the ring does not wait: {e}");
+            }
+            if let Some(completion) = self.ring.completion().next() {
+                return check_size_of(completion.result());
+            }
+        }
+    }
+}
+
+/// The size in a completion, or the error.
+fn check_size_of(result: i32) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))
 }
 
 /// One read at an offset by a plain call.

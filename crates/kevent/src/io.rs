@@ -71,6 +71,8 @@ pub(crate) enum Place {
     Here,
     /// Behind another on its source, or in a chain.
     Queued,
+    /// Its bytes are in the call of the first send on its source.
+    Merged,
     /// The ring has its call.
     Kernel,
     /// The ring watches its descriptor for it.
@@ -108,6 +110,8 @@ pub struct Io {
     pub(crate) ending: bool,
     /// How often it was paused in a row.
     pub(crate) pauses: u32,
+    /// Sends behind it whose bytes are in its call.
+    pub(crate) merged: u32,
     /// Only one at a time runs on its source, in order of submission.
     pub(crate) ordered: bool,
     pub(crate) link: Link,
@@ -201,6 +205,7 @@ impl Io {
             cancelled: false,
             ending: false,
             pauses: 0,
+            merged: 0,
             ordered: false,
             link: Link::default(),
             scratch: Scratch {
@@ -228,6 +233,7 @@ impl Io {
         self.cancelled = false;
         self.ending = false;
         self.pauses = 0;
+        self.merged = 0;
         self.ordered = false;
         self.link = Link::default();
         self.scratch.slices.clear();

@@ -29,6 +29,7 @@
 //!
 #![cfg_attr(test, allow(non_snake_case))]
 
+mod arrival;
 mod backend;
 mod buf;
 mod call;
@@ -53,12 +54,13 @@ pub mod floor;
 pub mod local;
 pub mod udp;
 
+pub use arrival::Datagrams;
 pub use buf::{Data, IoBuf};
 pub use caps::{Attempt, BackendKind, Caps, Kernel};
 pub use chain::{CHAIN_MAX, Chain};
 pub use config::{Backend, Config, Spin, Wait};
 pub use core::Stats;
-pub use event::{Datagrams, Event, Events, Operands, SendfileHow, SocketError, What, Why, ZeroCopy};
+pub use event::{Event, Events, Operands, SendfileHow, SocketError, What, Why, ZeroCopy};
 pub use handle::{Handle, Message, PostError};
 pub use op::datagram::{RecvMsg, SendMsg};
 pub use op::deliver::Deliver;

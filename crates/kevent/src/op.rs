@@ -10,6 +10,7 @@ pub(crate) mod file;
 pub(crate) mod sendfile;
 pub(crate) mod socket;
 pub(crate) mod timer;
+pub(crate) mod transfer;
 pub(crate) mod watch;
 
 /// The caller's own data, returned untouched with each event of an operation.

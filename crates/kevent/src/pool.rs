@@ -20,7 +20,9 @@ pub(crate) const STRIDE: usize = PAYLOAD + 4096;
 /// Room for a sender's address in that header.
 pub(crate) const NAME_ROOM: usize = 32;
 /// Bytes before the payload that multishot `recvmsg` uses: its own header, name, control data.
-pub(crate) const MULTISHOT_HEAD: usize = 16 + NAME_ROOM + RECV_ROOM;
+pub(crate) const MULTISHOT_HEAD: usize = CONTROL_AT + RECV_ROOM;
+/// Where control data lies in a block, whichever call it came by.
+pub(crate) const CONTROL_AT: usize = 16 + NAME_ROOM;
 
 const _: () = assert!(MULTISHOT_HEAD < STRIDE - PAYLOAD && MULTISHOT_HEAD.is_multiple_of(64));
 
@@ -158,6 +160,16 @@ impl RecvBuf {
         self.start += start as u32;
         self.len = len as u32;
         self
+    }
+
+    /// `len` bytes from `at` of the block, in front of those shown: written there by the same call.
+    pub(crate) fn head(&self, at: usize, len: usize) -> &[u8] {
+        if len == 0 {
+            return &[];
+        }
+        assert!(at + len <= self.start as usize, "the head ends where the lease begins");
+        let start = self.pool.address(self.block).wrapping_add(at);
+        crate::sys::region::bytes(&self.pool.region, start, len)
     }
 }
 

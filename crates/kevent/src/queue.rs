@@ -227,7 +227,8 @@ impl Queue {
         socket::set(&source.raw(), libc::SOL_UDP, libc::UDP_GRO, 1)
     }
 
-    /// Starts an operation.
+    /// Starts an operation. What can be done at once is; the rest is handed to the kernel by the next
+    /// [`Queue::wait`] or [`Queue::flush`], so that a batch of submissions costs one call.
     ///
     /// # Errors
     /// The operation is refused and given back; nothing has happened.

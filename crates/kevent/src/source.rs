@@ -63,6 +63,8 @@ pub(crate) struct SourceInner {
     pub(crate) waits: RefCell<Vec<(OpId, u32)>>,
     /// Place in the ring's table of registered files.
     pub(crate) fixed: Cell<Option<u32>>,
+    /// The descriptor itself has been told not to wait, for calls that know no flag for it.
+    pub(crate) nonblocking: Cell<bool>,
     pub(crate) route: Cell<Route>,
     /// Reads to be handed over at once because the file was not in memory.
     pub(crate) cold: Cell<u8>,
@@ -120,6 +122,7 @@ impl Source {
             closing: Cell::default(),
             waits: RefCell::default(),
             fixed: Cell::default(),
+            nonblocking: Cell::default(),
             route: Cell::default(),
             cold: Cell::default(),
         }))
@@ -206,9 +209,21 @@ impl Source {
         if Rc::strong_count(&self.0) > 1 || !self.0.ops.borrow().is_empty() || self.0.fixed.get().is_some() {
             return Err(self);
         }
+        if self.0.nonblocking.take() {
+            // As it came; the descriptor is open, which is all that could be wrong.
+            let _ = sys::set_nonblocking(self.raw(), false);
+        }
         let owner = self.0.owner.borrow_mut().take();
         self.0.number.set(-1);
         owner.ok_or(self)
+    }
+
+    /// Tells the descriptor itself not to wait, once and for all: operations that do wait ask for it by
+    /// other means.
+    pub(crate) fn refuse_to_wait(&self) {
+        if !self.0.nonblocking.get() {
+            self.0.nonblocking.set(sys::set_nonblocking(self.raw(), true).is_ok());
+        }
     }
 
     pub(crate) fn raw(&self) -> RawFd {

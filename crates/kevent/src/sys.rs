@@ -41,11 +41,13 @@ pub(crate) fn ring_eventfd(fd: &OwnedFd) {
     unsafe { libc::write(fd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
 }
 
-/// Takes everything off an eventfd.
+/// Takes everything off an eventfd. Does not wait, even if whoever shares the descriptor has changed
+/// its O_NONBLOCK.
 pub(crate) fn clear_eventfd(fd: &OwnedFd) {
     let mut count = [0u8; 8];
-    // SAFETY: `count` is eight writable bytes; the descriptor is owned and open. It does not wait.
-    unsafe { libc::read(fd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    let slice = libc::iovec { iov_base: count.as_mut_ptr().cast(), iov_len: count.len() };
+    // SAFETY: `slice` is eight writable bytes; the descriptor is owned and open.
+    unsafe { libc::preadv2(fd.as_raw_fd(), &raw const slice, 1, -1, libc::RWF_NOWAIT) };
 }
 
 /// Sets or clears O_NONBLOCK; does nothing if it is as wanted.

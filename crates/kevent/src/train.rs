@@ -250,18 +250,53 @@ impl Train {
         for part in &self.parts {
             match *part {
                 Part::Staged(len) => {
-                    self.slices_out.push(slice(&self.staging[at..at + len]));
+                    add(&mut self.slices_out, &self.staging[at..at + len]);
                     at += len;
                 }
                 Part::Kept => {
                     let chunks = kept.next().into_iter().flat_map(Payload::chunks);
-                    self.slices_out.extend(chunks.map(slice));
+                    chunks.for_each(|chunk| add(&mut self.slices_out, chunk));
                 }
             }
         }
     }
 }
 
-fn slice(bytes: &[u8]) -> libc::iovec {
-    libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
+/// Appends bytes; those that lie right behind the ones before, as pieces of one buffer do, make one
+/// slice with them: the kernel takes 46 slices apart much slower than one.
+fn add(slices: &mut Vec<libc::iovec>, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
+    if let Some(last) = slices.last_mut()
+        && last.iov_base.addr() + last.iov_len == bytes.as_ptr().addr()
+    {
+        last.iov_len += bytes.len();
+        return;
+    }
+    slices.push(libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gather__joins_pieces_of_one_buffer() {
+        let whole = Payload::copy_from(&[7; 10_000]);
+        let mut train = Train::new();
+        for i in 0..10 {
+            train.push(&[], whole.slice(i * 1000..(i + 1) * 1000)).unwrap();
+        }
+        train.gather();
+        assert_eq!(train.slices_out.len(), 1);
+        assert_eq!(train.slices_out[0].iov_len, 10_000);
+        // With headers in between they are what they are.
+        train.start(unspecified(), 0);
+        for i in 0..10 {
+            train.push(b"head", whole.slice(i * 1000..(i + 1) * 1000)).unwrap();
+        }
+        train.gather();
+        assert_eq!(train.slices_out.iter().map(|s| s.iov_len).collect::<Vec<_>>(), [4, 1000].repeat(10));
+    }
 }

@@ -19,11 +19,26 @@ pub struct Options {
     pub errors: bool,
     /// Let other sockets bind the same address.
     pub reuse_port: bool,
+    /// Say of arriving datagrams which traffic class they have.
+    pub class: bool,
+    /// Say of arriving datagrams to which address they were sent, and by which interface they came.
+    pub destination: bool,
+    /// Say of arriving datagrams when they came.
+    pub time: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { recv_buffer: 8 << 20, send_buffer: 4 << 20, gro: true, errors: true, reuse_port: false }
+        Options {
+            recv_buffer: 8 << 20,
+            send_buffer: 4 << 20,
+            gro: true,
+            errors: true,
+            reuse_port: false,
+            class: false,
+            destination: false,
+            time: false,
+        }
     }
 }
 
@@ -118,7 +133,27 @@ fn set_up(fd: OwnedFd, addr: &SocketAddr, options: &Options) -> io::Result<Bound
             socket::set(&fd, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
         }
     }
+    ask_for(&fd, addr.is_ipv6(), options)?;
     Ok(Bound { fd, local: *addr, gso, gro, recv_buffer, send_buffer })
+}
+
+/// Asks for what the kernel is to say of arriving datagrams.
+fn ask_for(fd: &OwnedFd, ipv6: bool, options: &Options) -> io::Result<()> {
+    let v4 = |name| socket::set(fd, libc::IPPROTO_IP, name, 1);
+    // The IPv4 options also count for mapped addresses on an IPv6 socket.
+    let v6 = |name| if ipv6 { socket::set(fd, libc::IPPROTO_IPV6, name, 1) } else { Ok(()) };
+    if options.class {
+        v4(libc::IP_RECVTOS)?;
+        v6(libc::IPV6_RECVTCLASS)?;
+    }
+    if options.destination {
+        v4(libc::IP_PKTINFO)?;
+        v6(libc::IPV6_RECVPKTINFO)?;
+    }
+    if options.time {
+        socket::set(fd, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 1)?;
+    }
+    Ok(())
 }
 
 /// Asks for a buffer size beyond the system's limit, or else up to it; returns what there is.

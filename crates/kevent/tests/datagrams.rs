@@ -82,7 +82,7 @@ fn receive(queue: &mut Queue, spin: Spin, count: usize) -> Vec<(SocketAddr, Vec<
 }
 
 #[test]
-fn datagrams__of_all_sizes_arrive_whole() {
+fn t41__datagrams_of_all_sizes_arrive_whole() {
     on_both(|backend| {
         for spin in [Spin::Sleep, Spin::Spin, Spin::Adaptive { max: Duration::from_micros(50) }] {
             for bind in ["127.0.0.1:0", "[::1]:0"] {
@@ -103,7 +103,7 @@ fn datagrams__of_all_sizes_arrive_whole() {
 }
 
 #[test]
-fn empty_datagram__is_one_datagram() {
+fn t41__empty_datagram_is_one_datagram() {
     on_both(|backend| {
         let mut q = queue(backend);
         let (_source, to) = open(&mut q, "127.0.0.1:0", 0);
@@ -115,7 +115,78 @@ fn empty_datagram__is_one_datagram() {
 }
 
 #[test]
-fn train__keeps_every_boundary() {
+fn t41__datagram_longer_than_a_block_is_cut_and_says_so() {
+    on_both(|backend| {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let mut q = queue(backend);
+        let source = q.adopt(OwnedFd::from(ours)).unwrap();
+        q.submit(Token(0), RecvMsg { source }).unwrap();
+        socket2::SockRef::from(&theirs).set_send_buffer_size(1 << 20).unwrap();
+        let data: Vec<u8> = (0..100_000).map(|i| i as u8).collect();
+        for (sent, cut) in [(1000, false), (100_000, true)] {
+            theirs.send(&data[..sent]).unwrap();
+            assert!(run(&mut q, Spin::Sleep, |_, _, what| match what {
+                What::Dgrams(d) => {
+                    assert_eq!(d.is_truncated(), cut);
+                    assert!(cut || d.bytes().len() == sent);
+                    assert!(d.bytes() == &data[..d.bytes().len()]);
+                    true
+                }
+                _ => false,
+            }));
+        }
+    });
+}
+
+#[test]
+fn t41__control_data_comes_with_datagrams() {
+    on_both(|backend| {
+        let options = udp::Options { class: true, destination: true, time: true, ..Default::default() };
+        for spin in [Spin::Sleep, Spin::Spin] {
+            for (bind, to) in
+                [("127.0.0.1:0", "127.0.0.1"), ("[::1]:0", "::1"), ("[::]:0", "::1"), ("[::]:0", "127.0.0.3")]
+            {
+                let bound = udp::bind(bind.parse().unwrap(), &options).unwrap();
+                let to = SocketAddr::new(to.parse().unwrap(), bound.local.port());
+                let mut q = queue(backend);
+                let source = q.adopt(bound.fd).unwrap();
+                q.submit(Token(0), RecvMsg { source }).unwrap();
+                let mut sender = queue(backend);
+                let from = if to.is_ipv4() { "127.0.0.1:0" } else { "[::1]:0" };
+                let (source, _) = open(&mut sender, from, 0);
+                // Congestion experienced; a train, and a single one.
+                let before = std::time::SystemTime::now() - Duration::from_millis(1);
+                for (class, datagrams) in [(0x2b, &[&[1u8; 700][..]; 3][..]), (0x40, &[&[2; 10]])] {
+                    send(&mut sender, &source, train(to, class, datagrams));
+                    assert!(run(&mut q, spin, |_, _, what| {
+                        let What::Dgrams(d) = what else { return false };
+                        assert_eq!(d.class(), Some(class), "{bind} {to}");
+                        let (address, interface) = d.destination().unwrap();
+                        assert_eq!(address, to.ip());
+                        assert!(interface > 0);
+                        let arrival = d.arrival().unwrap();
+                        assert!(arrival >= before && arrival <= std::time::SystemTime::now());
+                        assert_eq!(d.segment(), (datagrams.len() > 1).then_some(700));
+                        assert_eq!(d.iter().count(), datagrams.len());
+                        true
+                    }));
+                }
+            }
+        }
+        // Not asked for, not told.
+        let mut q = queue(backend);
+        let (source, own) = open(&mut q, "127.0.0.1:0", 0);
+        send(&mut q, &source, train(own, 0x20, &[b"x"]));
+        assert!(run(&mut q, Spin::Sleep, |_, _, what| {
+            let What::Dgrams(d) = what else { return false };
+            assert_eq!((d.class(), d.destination(), d.arrival()), (None, None, None));
+            true
+        }));
+    });
+}
+
+#[test]
+fn t42__train_keeps_every_boundary() {
     on_both(|backend| {
         let (mut a, mut b) = (queue(backend), queue(backend));
         let (from, _) = open(&mut a, "127.0.0.1:0", 0);
@@ -134,7 +205,7 @@ fn train__keeps_every_boundary() {
 }
 
 #[test]
-fn train__is_split_by_hand_into_the_same_datagrams() {
+fn t42__refused_train_is_split_by_hand_into_the_same_datagrams() {
     on_both(|backend| {
         let (mut a, mut b) = (queue(backend), queue(backend));
         let (from, _) = open(&mut a, "127.0.0.1:0", 0);
@@ -205,7 +276,7 @@ fn traffic_class__is_visible_to_a_plain_peer() {
 }
 
 #[test]
-fn port_unreachable__is_an_event_and_the_stream_lives() {
+fn t43__port_unreachable_is_an_event_and_the_stream_lives() {
     on_both(|backend| {
         for spin in [Spin::Sleep, Spin::Spin] {
             for bind in ["127.0.0.1:0", "[::1]:0"] {

@@ -243,6 +243,9 @@ pub use peyk_stack::block_on;
 /// ```
 pub use peyk_stack::Service;
 
+/// Tasks on the shard: async code where the protocol runs.
+pub use peyk_stack::tasks;
+
 pub use peyk_homa::RpcError;
 /// A moment in the time of a stack, as a [`Service`] sees it.
 pub use peyk_stack::Instant;

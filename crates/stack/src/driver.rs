@@ -11,11 +11,13 @@ pub mod udp;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 
 pub use peyk_kevent::udp::Bound;
 pub use peyk_kevent::{Handle, Wait};
 
 use peyk_homa::{Path, Transmit, Unreachable};
+use peyk_kevent::{Interest, Poll, PollMode, Queue, Source, Token};
 
 /// Carries packets for one shard.
 pub trait Driver {
@@ -58,8 +60,32 @@ pub trait Driver {
     /// Ends the current or next wait of [`Driver::poll`] from any thread.
     fn waker(&self) -> Handle;
 
+    /// From now on, [`Driver::poll`] also returns when `fd` becomes readable (by edges: what is left
+    /// unread is not reported again).
+    ///
+    /// # Errors
+    /// The descriptor cannot be watched.
+    fn watch(&mut self, fd: OwnedFd) -> io::Result<Watched>;
+
+    /// Ends that, and closes the descriptor.
+    fn unwatch(&mut self, watched: Watched);
+
     /// Counters.
     fn stats(&self) -> &DriverStats;
+}
+
+/// A descriptor that a driver watches.
+#[derive(Debug)]
+pub struct Watched(Source);
+
+impl Watched {
+    /// Watches a descriptor by a queue whose events of that token are to be dropped.
+    fn by(queue: &mut Queue, token: Token, fd: OwnedFd) -> io::Result<Watched> {
+        let source = queue.adopt(fd).map_err(io::Error::other)?;
+        let poll = Poll { source: source.clone(), interest: Interest::READ, mode: PollMode::Edge };
+        queue.submit(token, poll).map_err(|r| io::Error::other(r.why))?;
+        Ok(Watched(source))
+    }
 }
 
 impl<D: Driver + ?Sized> Driver for Box<D> {
@@ -89,6 +115,12 @@ impl<D: Driver + ?Sized> Driver for Box<D> {
     }
     fn waker(&self) -> Handle {
         (**self).waker()
+    }
+    fn watch(&mut self, fd: OwnedFd) -> io::Result<Watched> {
+        (**self).watch(fd)
+    }
+    fn unwatch(&mut self, watched: Watched) {
+        (**self).unwatch(watched);
     }
     fn stats(&self) -> &DriverStats {
         (**self).stats()

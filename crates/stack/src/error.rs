@@ -46,6 +46,9 @@ pub enum BindError {
     /// The Homa port cannot be had.
     #[error("cannot open the Homa socket: {0}")]
     Homa(#[from] peyk_homa::OpenError),
+    /// The tasks of a service cannot run: there is no queue for them.
+    #[error("cannot run tasks on the shard: {0}")]
+    Tasks(io::Error),
     /// Called on a shard's own thread, which would wait for itself; a service uses its
     /// [`Context`](crate::Context) instead.
     #[error("called on the shard's own thread: use the service's context")]

@@ -35,6 +35,7 @@ mod spread;
 mod stack;
 mod stats;
 mod sys;
+pub mod tasks;
 mod wait;
 
 pub use addr::{Addr, AddrError, DEFAULT_UDP_PORT, ToAddr};

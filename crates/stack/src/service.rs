@@ -95,6 +95,22 @@ impl Context<'_> {
         self.owners.clock.now()
     }
 
+    /// A moment of the standard library in the time of this stack.
+    pub(crate) fn at(&self, t: std::time::Instant) -> Instant {
+        self.owners.clock.at(t)
+    }
+
+    /// Has [`Service::on_turn`] called when `fd` becomes readable, until the service ends. It is told
+    /// by edges: what is left unread is not reported again.
+    ///
+    /// # Errors
+    /// The descriptor cannot be watched.
+    pub fn watch(&mut self, fd: std::os::fd::OwnedFd) -> std::io::Result<()> {
+        let watched = self.core.driver.watch(fd)?;
+        self.owners.watched.push((self.owner, watched));
+        Ok(())
+    }
+
     /// Opens a server socket; an [`Addr`] with port 0 takes a free Homa port.
     ///
     /// # Errors

@@ -20,7 +20,7 @@ use crate::app::{App, Shared, Submission};
 use crate::clock::Clock;
 use crate::config::Poll;
 use crate::core::Core;
-use crate::driver::Received;
+use crate::driver::{Received, Watched};
 use crate::mesh::Crossing;
 use crate::service::{Context, Service};
 use crate::stats::{StackStats, Usage};
@@ -51,6 +51,8 @@ pub(crate) struct Owners {
     of: HashMap<SocketId, Owner>,
     /// The socket asked for last: bursts of events concern one socket.
     last: Option<(SocketId, Owner)>,
+    /// Descriptors that services have watched.
+    pub watched: Vec<(Owner, Watched)>,
 }
 
 impl Owners {
@@ -122,7 +124,7 @@ impl Shard {
             budget,
             told_cutoffs,
             core,
-            owners: Owners { clock, of: HashMap::new(), last: None },
+            owners: Owners { clock, of: HashMap::new(), last: None, watched: Vec::new() },
             services: Vec::new(),
             app: App::new(config.parked_calls),
             shared,
@@ -368,6 +370,9 @@ impl Shard {
         for socket in self.owners.sockets_of(owner) {
             self.core.close(socket);
             self.owners.remove(socket);
+        }
+        for (_, watched) in self.owners.watched.extract_if(.., |(by, _)| *by == owner) {
+            self.core.driver.unwatch(watched);
         }
     }
 

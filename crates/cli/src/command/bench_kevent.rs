@@ -7,7 +7,7 @@ use std::{path::Path, time::Duration};
 use crate::{
     command::bench::write_json,
     flags::{BenchKevent, KeventCase},
-    kevent_bench::{Effort, Findings, datagrams, files, http, posts, streams, unpin, waiting},
+    kevent_bench::{Effort, Findings, datagrams, files, http, posts, streams, submits, unpin, waiting},
     progress::Bar,
 };
 
@@ -55,6 +55,7 @@ fn measure(case: KeventCase, effort: Effort, folder: &Path, findings: &mut Findi
     match case {
         KeventCase::Datagrams => datagrams::run(effort, findings),
         KeventCase::Waiting => waiting::run(effort, findings),
+        KeventCase::Submits => submits::run(effort, folder, findings),
         KeventCase::Posts => posts::run(effort, findings),
         KeventCase::Files => files::run(effort, folder, findings),
         KeventCase::Streams => streams::run(effort, findings),

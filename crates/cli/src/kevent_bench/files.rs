@@ -2,7 +2,7 @@
 //! and against the ring's crate alone; and from the page cache.
 
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,13 @@ use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::{Effort, Findings};
+use crate::process;
 
 const SIZE: u64 = 64 << 20;
 const PIECE: usize = 4096;
 const DEPTH: usize = 8;
+/// Completions waited for at a time: submitting the next ones one by one would notify the device for each.
+const BATCH: usize = 4;
 
 /// Measures; the file lies in `folder`, which must be on a device.
 pub fn run(effort: Effort, folder: &Path, findings: &mut Findings) -> Result<()> {
@@ -36,25 +39,44 @@ fn measure(effort: Effort, path: &PathBuf, findings: &mut Findings) -> Result<()
         findings.absent.push(format!("direct reads: {} does not allow them", path.display()));
         return Ok(());
     }
-    let mut rates: [Vec<f64>; 6] = Default::default();
+    let cached = || std::fs::File::open(path).map(OwnedFd::from);
+    let mut rates: [Vec<f64>; 8] = Default::default();
+    let mut costs: [Vec<f64>; 2] = Default::default();
+    let (time, uring, epoll) = (effort.time, Backend::Uring, Backend::Epoll);
+    super::pin(0);
     for _ in 0..effort.rounds {
-        rates[0].push(plain(&direct()?, effort.time)?);
-        rates[1].push(raw(direct()?, effort.time)?);
-        rates[2].push(queued(direct()?, effort.time, Backend::Uring, DEPTH)?);
-        rates[3].push(queued(direct()?, effort.time, Backend::Epoll, DEPTH)?);
-        rates[4].push(plain(&std::fs::File::open(path)?.into(), effort.time)?);
-        rates[5].push(queued(std::fs::File::open(path)?.into(), effort.time, Backend::Uring, 1)?);
+        let before = process::cpu_seconds();
+        rates[0].push(plain(&direct()?, time)?);
+        costs[0].push((process::cpu_seconds() - before) / rates[0][rates[0].len() - 1]);
+        rates[1].push(raw(direct()?, time)?);
+        let before = process::cpu_seconds();
+        rates[2].push(queued(direct()?, time, uring, BATCH)?);
+        costs[1].push((process::cpu_seconds() - before) / rates[2][rates[2].len() - 1]);
+        rates[3].push(queued(direct()?, time, epoll, BATCH)?);
+        rates[4].push(plain(&cached()?, time)?);
+        rates[5].push(queued(cached()?, time, uring, DEPTH)?);
+        rates[6].push(queued(cached()?, time, epoll, DEPTH)?);
+        rates[7].push(on_tokio(&cached()?, time)?);
     }
     let case = "direct reads of 4 KiB, 8 at a time";
     findings.row(case, "pread, one after another", "reads/s", &rates[0], "");
-    findings.row(case, "the io-uring crate alone", "reads/s", &rates[1], "");
+    findings.row(
+        case,
+        "the io-uring crate alone",
+        "reads/s",
+        &rates[1],
+        "waits for 4 at a time, as the queue",
+    );
     findings.row(case, "kevent, io_uring", "reads/s", &rates[2], "");
     findings.row(case, "kevent, epoll", "reads/s", &rates[3], "by 4 threads");
     findings.bar(&format!("{case}, kevent / pread"), &rates[2], &rates[0], 3.5, true);
+    findings.bar(&format!("{case}: CPU, kevent / pread"), &costs[1], &costs[0], 0.4, false);
     findings.bar(&format!("{case}: time, kevent / crate alone"), &rates[1], &rates[2], 1.08, false);
     let case = "reads of 4 KiB from the page cache";
     findings.row(case, "pread", "reads/s", &rates[4], "");
-    findings.row(case, "kevent, io_uring", "reads/s", &rates[5], "one at a time");
+    findings.row(case, "kevent, io_uring", "reads/s", &rates[5], "8 for each wait");
+    findings.row(case, "kevent, epoll", "reads/s", &rates[6], "8 for each wait");
+    findings.row(case, "tokio, on its threads for blocking calls", "reads/s", &rates[7], "");
     findings.bar(&format!("{case}: time, kevent / pread"), &rates[4], &rates[5], 1.1, false);
     Ok(())
 }
@@ -81,23 +103,24 @@ fn raw(file: OwnedFd, time: Duration) -> Result<f64> {
     let mut reads = RawReads::new(file, DEPTH, PIECE)?;
     let mut place = places();
     let start = Instant::now();
-    let count = reads.run(|| (start.elapsed() < time).then(&mut place))?;
+    let count = reads.run(BATCH, || (start.elapsed() < time).then(&mut place))?;
     Ok(count as f64 / start.elapsed().as_secs_f64())
 }
 
-fn queued(file: OwnedFd, time: Duration, backend: Backend, depth: usize) -> Result<f64> {
+/// Keeps 8 reads under way and waits for `batch` of them.
+fn queued(file: OwnedFd, time: Duration, backend: Backend, batch: usize) -> Result<f64> {
     let mut queue = Queue::new(Config { backend, ..Config::default() })?;
     let source: Source = queue.adopt(file)?;
     queue.register(&source);
     let mut place = places();
-    let mut free: Vec<IoBuf> = (0..depth).map(|_| IoBuf::aligned(PIECE)).collect::<std::io::Result<_>>()?;
+    let mut free: Vec<IoBuf> = (0..DEPTH).map(|_| IoBuf::aligned(PIECE)).collect::<std::io::Result<_>>()?;
     let mut events = Events::with_capacity(64);
     let (mut flying, mut count) = (0u64, 0u64);
+    let wait = Wait::forever().batch(batch as u32, Duration::from_millis(1));
     let start = Instant::now();
     loop {
-        while start.elapsed() < time
-            && let Some(buf) = free.pop()
-        {
+        let is_over = start.elapsed() >= time;
+        while !is_over && let Some(buf) = free.pop() {
             queue
                 .submit(Token(0), ReadAt { source: source.clone(), buf, offset: place() })
                 .map_err(|r| r.why)?;
@@ -106,7 +129,7 @@ fn queued(file: OwnedFd, time: Duration, backend: Backend, depth: usize) -> Resu
         if flying == 0 {
             return Ok(count as f64 / start.elapsed().as_secs_f64());
         }
-        queue.wait(&mut events, Wait::forever())?;
+        queue.wait(&mut events, wait)?;
         for event in events.drain() {
             match event.what {
                 What::Read { buf, .. } => free.push(buf),
@@ -116,4 +139,21 @@ fn queued(file: OwnedFd, time: Duration, backend: Backend, depth: usize) -> Resu
             count += 1;
         }
     }
+}
+
+fn on_tokio(file: &OwnedFd, time: Duration) -> Result<f64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let mut place = places();
+    runtime.block_on(async {
+        let mut buf = vec![0; PIECE];
+        let file = std::sync::Arc::new(std::fs::File::from(file.try_clone()?));
+        let (mut count, start) = (0u64, Instant::now());
+        while start.elapsed() < time {
+            let (file, offset) = (file.clone(), place());
+            let read = move || file.read_exact_at(&mut buf, offset).map(|()| buf);
+            buf = tokio::task::spawn_blocking(read).await??;
+            count += 1;
+        }
+        Ok(count as f64 / start.elapsed().as_secs_f64())
+    })
 }

@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::{Effort, Findings};
 
@@ -20,13 +22,21 @@ struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // Asked first: nginx ends its worker then. It may have ended by itself.
+        let _ = kill(Pid::from_raw(self.process.id() as i32), Signal::SIGTERM);
+        for _ in 0..200 {
+            if matches!(self.process.try_wait(), Ok(Some(_)) | Err(_)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-const SERVERS: [&str; 4] = ["nginx", "kevent, io_uring", "kevent, epoll", "tokio, bodies from memory"];
+const SERVERS: [&str; 5] =
+    ["nginx", "kevent, io_uring", "kevent, epoll", "epoll and sendfile alone", "tokio, bodies from memory"];
 
 /// Measures; `folder` is for the files that are served.
 pub fn run(effort: Effort, folder: &Path, findings: &mut Findings) -> Result<()> {
@@ -40,6 +50,7 @@ pub fn run(effort: Effort, folder: &Path, findings: &mut Findings) -> Result<()>
     }
     let folder = folder.join(format!("peyk-www-{}", std::process::id()));
     std::fs::create_dir_all(&folder)?;
+    findings.absent.push("HTTP: a server on the io-uring crate alone: there is none".into());
     let result = measure(effort, &folder, with_nginx, findings);
     let _ = std::fs::remove_dir_all(&folder);
     result
@@ -60,7 +71,7 @@ fn measure(effort: Effort, folder: &Path, with_nginx: bool, findings: &mut Findi
     for (name, size, connections, rate_goal, cpu_goal) in cases {
         let file = format!("{size}.bin");
         std::fs::write(folder.join(&file), vec![b'x'; size])?;
-        let (mut rates, mut cpus) = (vec![Vec::new(); 4], vec![Vec::new(); 4]);
+        let (mut rates, mut cpus) = (vec![Vec::new(); SERVERS.len()], vec![Vec::new(); SERVERS.len()]);
         for _ in 0..effort.rounds {
             for (at, server) in SERVERS.iter().enumerate() {
                 if at == 0 && !with_nginx {
@@ -98,6 +109,7 @@ fn start(name: &str, folder: &Path) -> Result<Server> {
     let (server, backend) = match name {
         "kevent, io_uring" => ("kevent", "uring"),
         "kevent, epoll" => ("kevent", "epoll"),
+        "epoll and sendfile alone" => ("epoll", "auto"),
         _ => ("tokio", "auto"),
     };
     let mut process = Command::new(std::env::current_exe()?)
@@ -125,11 +137,10 @@ fn start_nginx(folder: &Path) -> Result<Server> {
     );
     let path = folder.join("nginx.conf");
     std::fs::write(&path, config)?;
-    let process = Command::new("nginx")
-        .arg("-c")
-        .arg(&path)
+    let process = Command::new(std::env::current_exe()?)
+        .args(["http-node", "nginx"])
+        .arg(folder)
         .stderr(Stdio::null())
-        .env("PATH", "/usr/sbin:/usr/local/sbin:/usr/bin:/bin")
         .spawn()
         .context("starting nginx")?;
     let master = process.id();

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -17,6 +19,9 @@ use crate::process;
 
 /// Serves until killed. The address is printed first.
 pub fn run(flags: &HttpNode) -> Result<()> {
+    if flags.server == HttpServer::Nginx {
+        return Err(become_nginx(&flags.folder));
+    }
     process::prepare();
     process::pin(0);
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
@@ -28,11 +33,21 @@ pub fn run(flags: &HttpNode) -> Result<()> {
     match flags.server {
         HttpServer::Kevent => Server::new(listener, &flags.folder)?.run(),
         HttpServer::Tokio => on_tokio(listener, &flags.folder),
+        HttpServer::Epoll => super::http_epoll::run(listener, &flags.folder),
+        HttpServer::Nginx => Ok(()),
     }
 }
 
+/// Replaces this process by nginx, whose master ends its worker when it is told to end: by a signal,
+/// which the kernel sends when the parent is gone, however it went.
+fn become_nginx(folder: &Path) -> anyhow::Error {
+    process::end_with_parent(nix::sys::signal::Signal::SIGTERM);
+    let path = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin";
+    Command::new("nginx").arg("-c").arg(folder.join("nginx.conf")).env("PATH", path).exec().into()
+}
+
 /// Length of the first request's head and its path, if it is complete.
-fn parse(bytes: &[u8]) -> Option<(usize, String)> {
+pub(super) fn parse(bytes: &[u8]) -> Option<(usize, String)> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
@@ -43,7 +58,7 @@ fn parse(bytes: &[u8]) -> Option<(usize, String)> {
     }
 }
 
-fn head(len: u64) -> Bytes {
+pub(super) fn head(len: u64) -> Bytes {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\nConnection: keep-alive\r\n\r\n").into()
 }
 

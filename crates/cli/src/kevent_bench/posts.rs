@@ -12,12 +12,14 @@ use super::{Effort, Findings, repeat};
 /// Measures.
 pub fn run(effort: Effort, findings: &mut Findings) -> Result<()> {
     let case = "handing over, with the other thread at work";
-    let (mut writes, mut posts) = (Vec::new(), Vec::new());
+    let (mut writes, mut channel, mut posts) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..effort.rounds {
         writes.push(eventfd(effort.time)?);
+        channel.push(tokio_channel(effort.time)?);
         posts.push(post(effort.time)?);
     }
     findings.row(case, "eventfd write", "ns", &writes, "");
+    findings.row(case, "tokio, send to a channel", "ns", &channel, "");
     findings.row(case, "kevent post", "ns", &posts, "the message included");
     findings.bar("handing over, post / eventfd write", &posts, &writes, 0.4, false);
     Ok(())
@@ -43,6 +45,32 @@ fn eventfd(time: Duration) -> Result<f64> {
         over.store(true, Ordering::Relaxed);
         fd.write(1)?;
         reader.join().map_err(|_| anyhow!("the reader failed"))?;
+        Ok(nanos)
+    })
+}
+
+fn tokio_channel(time: Duration) -> Result<f64> {
+    let (to, mut from) = tokio::sync::mpsc::channel::<(u64, u64)>(1 << 14);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || -> Result<()> {
+            super::pin(1);
+            tokio::runtime::Builder::new_current_thread()
+                .build()?
+                .block_on(async { while from.recv().await.is_some() {} });
+            Ok(())
+        });
+        super::pin(0);
+        let (_, nanos) = repeat(time, || {
+            for arg in 0..64 {
+                // A full channel counts as part of the cost.
+                while to.try_send((0, arg)).is_err() {
+                    std::hint::spin_loop();
+                }
+            }
+            Ok(64)
+        })?;
+        drop(to);
+        reader.join().map_err(|_| anyhow!("the reader failed"))??;
         Ok(nanos)
     })
 }

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use crate::backend::Batch;
 use crate::backend::workers::Workers;
 use crate::core::{Core, SendEnd, is_own_fault};
 use crate::event::{Events, Operands, What};
@@ -128,6 +129,7 @@ impl Epoll {
         &mut self,
         core: &mut Core,
         timeout: Option<Duration>,
+        _: Batch,
         out: &mut Events,
     ) -> io::Result<()> {
         while let Some(id) = self.changed.pop() {
@@ -241,7 +243,14 @@ impl Epoll {
             (_, 0) => libc::EPOLL_CTL_DEL,
             _ => libc::EPOLL_CTL_MOD,
         };
-        self.control(action, source.raw(), wanted, key)?;
+        match self.control(action, source.raw(), wanted, key) {
+            // Somebody has put another descriptor in its place, which epoll was not told.
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) && wanted == 0 => {}
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
+                self.control(libc::EPOLL_CTL_ADD, source.raw(), wanted, key)?;
+            }
+            result => result?,
+        }
         if wanted == 0 {
             self.registered.remove(&key);
         } else {

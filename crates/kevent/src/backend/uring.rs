@@ -21,15 +21,17 @@ use std::time::{Duration, Instant};
 use io_uring::types::{CancelBuilder, Fd, RecvMsgOut, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
+use crate::arrival::Datagrams;
+use crate::backend::Batch;
 use crate::config::Config;
 use crate::core::{Core, SendEnd, is_own_fault};
-use crate::event::{Datagrams, Events, Operands, What};
+use crate::event::{Events, Operands, What};
 use crate::op::OpId;
 use crate::pool::{MULTISHOT_HEAD, NAME_ROOM};
 use crate::queue::{Leaked, send_end};
 use crate::sys;
 use crate::sys::addr::{decode, unspecified};
-use crate::sys::cmsg::{RECV_ROOM, gro_segment};
+use crate::sys::cmsg::RECV_ROOM;
 
 use blocks::Blocks;
 use files::Files;
@@ -63,6 +65,13 @@ pub(crate) struct Setup {
     pub(crate) registered_ring: bool,
 }
 
+/// Why a ring cannot be used.
+#[derive(Debug)]
+pub(crate) enum Unfit {
+    NoMemory(String),
+    Other(String),
+}
+
 pub(crate) struct Uring {
     // Dropped first: closes the ring before its block ring goes.
     ring: IoUring,
@@ -82,6 +91,8 @@ pub(crate) struct Uring {
     batch: Vec<(u64, i32, u32)>,
     /// The kernel says in shared memory when completions wait for a call.
     taskrun_flag: bool,
+    /// It can wait for many completions for a while, then for one.
+    min_timeout: bool,
     /// Every so many calls into the ring fail with this error number, for tests.
     #[cfg(test)]
     faults: Option<(u32, i32)>,
@@ -97,7 +108,15 @@ impl Uring {
         let enough = config.max_ops.saturating_add(blocks).saturating_mul(4).clamp(256, 1 << 16);
         let asked = if config.completions == 0 { enough } else { config.completions };
         let cq = asked.clamp(entries, 1 << 16).next_power_of_two();
-        Uring::at_level(config, core, build(entries, cq, 0)?)
+        let mut cq = cq;
+        loop {
+            // The blocks are charged to the same limit as the ring: a smaller one leaves room for them.
+            match Uring::at_level(config, core, build(entries, cq, 0)?) {
+                Err(Unfit::NoMemory(_)) if cq / 2 >= entries.max(64) => cq /= 2,
+                Err(Unfit::NoMemory(why) | Unfit::Other(why)) => return Err(why),
+                Ok(made) => return Ok(made),
+            }
+        }
     }
 
     /// The rest of the set-up, with a ring and its flags.
@@ -105,14 +124,20 @@ impl Uring {
         config: &Config,
         core: &Core,
         (ring, flags): (IoUring, Vec<&'static str>),
-    ) -> Result<(Uring, Setup), String> {
+    ) -> Result<(Uring, Setup), Unfit> {
         let params = ring.params();
         if !(params.is_feature_nodrop() && params.is_feature_ext_arg() && params.is_feature_fast_poll()) {
-            return Err("kernel too old: NODROP, EXT_ARG or FAST_POLL is missing".into());
+            let why = "kernel too old: NODROP, EXT_ARG or FAST_POLL is missing";
+            return Err(Unfit::Other(why.into()));
         }
+        let min_timeout = params.is_feature_min_timeout();
         let registered_ring = ring.submitter().register_ring_fd().is_ok();
-        let register =
-            |pool, group| Blocks::register(&ring, pool, group).map_err(|e| format!("provided blocks: {e}"));
+        let register = |pool, group| {
+            Blocks::register(&ring, pool, group).map_err(|e| {
+                let why = format!("provided blocks: {e}");
+                if e.raw_os_error() == Some(libc::ENOMEM) { Unfit::NoMemory(why) } else { Unfit::Other(why) }
+            })
+        };
         let blocks = register(&core.pool, GROUP)?;
         let stream_blocks = register(&core.stream_pool, STREAM_GROUP)?;
         let files = Files::register(&ring, config.registered);
@@ -130,6 +155,7 @@ impl Uring {
             doorbell_armed: false,
             cancelling: 0,
             batch: Vec::with_capacity(BATCH),
+            min_timeout,
             taskrun_flag: flags.contains(&"TASKRUN_FLAG"),
             #[cfg(test)]
             faults: None,
@@ -143,7 +169,7 @@ impl Uring {
                 std::mem::forget((core.pool.clone(), core.stream_pool.clone()));
                 std::mem::forget(uring);
             }
-            return Err(format!("self-test: {e}"));
+            return Err(Unfit::Other(format!("self-test: {e}")));
         }
         Ok((uring, Setup { flags, registered_ring }))
     }
@@ -247,6 +273,7 @@ impl Uring {
         &mut self,
         core: &mut Core,
         timeout: Option<Duration>,
+        batch: Batch,
         out: &mut Events,
     ) -> io::Result<()> {
         self.settle(core, out);
@@ -255,7 +282,8 @@ impl Uring {
         let found = !out.is_empty() || !core.done.is_empty() || !core.starts.is_empty();
         let at_once = timeout == Some(Duration::ZERO) || found;
         if !at_once || self.kernel_has_work() {
-            self.enter(core, usize::from(!at_once), timeout)?;
+            let batch = Batch { want: batch.want.clamp(1, self.ios.max(1)), ..batch };
+            self.enter_for(core, (!at_once).then_some(batch), timeout)?;
         }
         self.reap(core, out);
         Ok(())
@@ -342,6 +370,16 @@ impl Uring {
 
     /// Submits what is queued and waits for `want` completions, at most for `timeout`.
     fn enter(&mut self, core: &mut Core, want: usize, timeout: Option<Duration>) -> io::Result<()> {
+        self.enter_for(core, (want > 0).then_some(Batch { want, window: Duration::ZERO }), timeout)
+    }
+
+    /// Submits what is queued and waits as told, at most for `timeout`.
+    fn enter_for(
+        &mut self,
+        core: &mut Core,
+        batch: Option<Batch>,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
         core.stats.enters += 1;
         #[cfg(test)]
         if let Some(errno) = self.fault() {
@@ -351,11 +389,17 @@ impl Uring {
             };
         }
         let submitter = self.ring.submitter();
-        let result = match timeout {
-            Some(timeout) if want > 0 => {
-                let time = Timespec::from(timeout.min(Duration::from_secs(1 << 40)));
-                submitter.submit_with_args(want, &SubmitArgs::new().timespec(&time))
-            }
+        // More than one only if the kernel knows when to content itself with less.
+        let (want, window) = match batch {
+            Some(batch) if batch.want > 1 && self.min_timeout => (batch.want, batch.window),
+            Some(_) => (1, Duration::ZERO),
+            None => (0, Duration::ZERO),
+        };
+        let time = timeout.map(|timeout| Timespec::from(timeout.min(Duration::from_secs(1 << 40))));
+        let args = SubmitArgs::new().min_wait_usec(u32::try_from(window.as_micros()).unwrap_or(u32::MAX));
+        let result = match &time {
+            Some(time) if want > 0 => submitter.submit_with_args(want, &args.timespec(time)),
+            None if want > 1 => submitter.submit_with_args(want, &args),
             _ => submitter.submit_and_wait(want),
         };
         match result {
@@ -455,10 +499,10 @@ impl Uring {
         };
         let Some((token, recv)) = core.recv(id) else { return };
         recv.failures = 0;
-        let (from, segment, payload, truncated) = match RecvMsgOut::parse(&buf, &recv.template) {
+        let (from, control, payload, truncated) = match RecvMsgOut::parse(&buf, &recv.template) {
             Ok(head) => (
                 decode(head.name_data()).unwrap_or(unspecified()),
-                gro_segment(head.control_data()),
+                head.control_data().len(),
                 head.payload_data().len(),
                 head.is_payload_truncated(),
             ),
@@ -470,7 +514,7 @@ impl Uring {
         core.stats.ring_receives += 1;
         core.stats.truncated += u64::from(truncated);
         let buf = buf.narrow(MULTISHOT_HEAD, payload);
-        out.push(token, id, false, What::Dgrams(Datagrams { from, buf, segment, truncated }));
+        out.push(token, id, false, What::Dgrams(Datagrams::new(from, buf, control, truncated)));
     }
 
     fn complete_send(&mut self, core: &mut Core, id: OpId, result: i32, out: &mut Events) {

@@ -207,6 +207,12 @@ impl Core {
         }
     }
 
+    /// epoll: whether the operation has been waiting for readiness.
+    pub(crate) fn is_waited_for(&mut self, id: OpId) -> bool {
+        let Some(source) = self.io(id).and_then(|io| io.source.as_ref()) else { return false };
+        source.0.waits.borrow().iter().any(|(other, _)| *other == id)
+    }
+
     /// Lets the operation that closes `source`, if there is one, look at what is left.
     pub(crate) fn advance_close(&mut self, source: &Source) {
         if let Some(close) = source.0.closing.get() {

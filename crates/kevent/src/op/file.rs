@@ -11,6 +11,7 @@ use crate::event::{Operands, What};
 use crate::io::{Io, Machine, Outcome, Scratch, Verdict, Work};
 use crate::op::sealed::Sealed;
 use crate::op::socket::step;
+use crate::op::transfer::{Emptying, Filling};
 use crate::op::{Refusal, Rejected, Step, refuse};
 use crate::source::{Kind, Source};
 use crate::sys::own;
@@ -20,8 +21,6 @@ use crate::sys::own;
 const INLINE_MAX: usize = 256 << 10;
 /// Reads handed over at once after one that was not in the page cache.
 const COLD: u8 = 8;
-/// Slices written by one call.
-const SLICES: usize = 64;
 
 /// How [`OpenAt`] opens a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,18 +118,16 @@ impl Machine for Open {
 
 #[derive(Debug)]
 pub(crate) struct Read {
-    buf: IoBuf,
+    into: Filling,
     offset: u64,
-    done: usize,
     /// The next call is the attempt that does not wait.
     inline: bool,
 }
 
 impl Machine for Read {
     fn next(&mut self, source: &Source, _: &mut Scratch) -> Call {
-        let offset = self.offset + self.done as u64;
-        let rest = &mut self.buf[self.done..];
-        let (fd, at, len) = (source.raw(), rest.as_mut_ptr(), rest.len());
+        let offset = self.offset + self.into.done() as u64;
+        let (fd, (at, len)) = (source.raw(), self.into.rest());
         if self.inline {
             return Call::ReadNow { fd, at, len, offset };
         }
@@ -139,13 +136,10 @@ impl Machine for Read {
 
     fn advance(&mut self, source: &Source, _: &mut Scratch, outcome: Outcome) -> Verdict {
         match outcome.number() {
-            Ok(count) => {
-                self.done += count as usize;
-                if count > 0 && self.done < self.buf.len() {
-                    return Verdict::Again;
-                }
-                Verdict::Last(What::Read { bytes: self.done, buf: std::mem::take(&mut self.buf) })
-            }
+            Ok(count) => match self.into.note(count) {
+                true if count > 0 => Verdict::Again,
+                _ => Verdict::Last(self.into.read()),
+            },
             Err(libc::EAGAIN | libc::EOPNOTSUPP) if self.inline => {
                 source.0.cold.set(COLD);
                 self.inline = false;
@@ -157,59 +151,46 @@ impl Machine for Read {
     }
 
     fn take(&mut self) -> (u64, Operands) {
-        (self.done as u64, Operands::Buf(std::mem::take(&mut self.buf)))
+        self.into.take()
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Write {
-    data: Data,
-    len: usize,
+    from: Emptying,
     offset: u64,
-    done: usize,
 }
 
 impl Machine for Write {
     fn next(&mut self, source: &Source, scratch: &mut Scratch) -> Call {
         scratch.slices.clear();
-        let mut skip = self.done;
-        for part in 0..self.data.parts() {
-            let slice = self.data.slice(part);
-            let rest = &slice[skip.min(slice.len())..];
-            skip = skip.saturating_sub(slice.len());
-            if !rest.is_empty() && scratch.slices.len() < SLICES {
-                let iov_base = rest.as_ptr().cast_mut().cast();
-                scratch.slices.push(libc::iovec { iov_base, iov_len: rest.len() });
-            }
-        }
+        self.from.gather(&mut scratch.slices);
         Call::Write {
             fd: source.raw(),
             slices: scratch.slices.as_ptr(),
             count: scratch.slices.len(),
-            offset: self.offset + self.done as u64,
+            offset: self.offset + self.from.done(),
         }
     }
 
     fn advance(&mut self, _: &Source, _: &mut Scratch, outcome: Outcome) -> Verdict {
         match outcome.number() {
-            Ok(count) => {
-                self.done += count as usize;
-                match count {
-                    0 if self.done < self.len => Verdict::Fail(libc::EIO),
-                    _ if self.done < self.len => Verdict::Again,
-                    _ => {
-                        let data = std::mem::take(&mut self.data);
-                        Verdict::Last(What::Wrote { bytes: self.done as u64, data })
-                    }
+            Ok(count) => match self.from.note(count) {
+                false if count == 0 => Verdict::Fail(libc::EIO),
+                false => Verdict::Again,
+                true => {
+                    let (bytes, data) = self.from.take();
+                    Verdict::Last(What::Wrote { bytes, data })
                 }
-            }
+            },
             Err(libc::EAGAIN) => Verdict::Again,
             Err(errno) => Verdict::Fail(errno),
         }
     }
 
     fn take(&mut self) -> (u64, Operands) {
-        (self.done as u64, Operands::Data(std::mem::take(&mut self.data)))
+        let (done, data) = self.from.take();
+        (done, Operands::Data(data))
     }
 }
 
@@ -255,7 +236,7 @@ fn read_of(source: &Source, buf: IoBuf, offset: u64) -> Read {
     let cold = source.0.cold.get();
     source.0.cold.set(cold.saturating_sub(1));
     let inline = cold == 0 && buf.len() <= INLINE_MAX && source.kind() == (Kind::File { align: 0 });
-    Read { buf, offset, done: 0, inline }
+    Read { into: Filling::new(buf), offset, inline }
 }
 
 step!(
@@ -270,10 +251,7 @@ step!(
     WriteAt,
     |op| is_data_aligned(&op.source, &op.data, op.offset) && in_range(op.offset, op.data.len()),
     false,
-    {
-        let len = op.data.len();
-        Work::Write(Write { data: op.data, len, offset: op.offset, done: 0 })
-    }
+    Work::Write(Write { from: Emptying::new(op.data), offset: op.offset })
 );
 step!(Fsync, |op| matches!(op.source.kind(), Kind::File { .. }), false, Work::Sync(Sync(op.data_only)));
 

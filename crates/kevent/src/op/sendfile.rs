@@ -236,6 +236,7 @@ impl Machine for Sendfile {
                 Call::ReadNow { fd: file, at, len: 1, offset: self.slice_end.saturating_sub(1) }
             }
             Phase::File => {
+                source.refuse_to_wait();
                 let len = self.slice_end - self.offset;
                 Call::Sendfile { out, file, offset: self.offset, len: len as usize }
             }

@@ -8,14 +8,13 @@ use crate::call::Call;
 use crate::event::{Operands, What, ZeroCopy};
 use crate::io::{Io, Machine, Outcome, Scratch, Verdict, Work};
 use crate::op::sealed::Sealed;
+use crate::op::transfer::{Emptying, Filling};
 use crate::op::{Mode, Rejected, Step, refuse};
 use crate::source::{Kind, Route, Source};
 use crate::sys::addr::encode;
 use crate::sys::own;
 use crate::sys::socket::empty_message;
 
-/// Slices handed to the kernel at once.
-const SLICES: usize = 64;
 /// Shorter sends are never asked to go without a copy: measured, they wait for the acknowledgement.
 const ZERO_COPY_MIN: usize = 64 << 10;
 
@@ -201,42 +200,36 @@ impl Machine for Receive {
 
 #[derive(Debug)]
 pub(crate) struct ReceiveInto {
-    buf: IoBuf,
-    done: usize,
+    into: Filling,
     fill: bool,
 }
 
 impl Machine for ReceiveInto {
     fn next(&mut self, source: &Source, _: &mut Scratch) -> Call {
-        let rest = &mut self.buf[self.done..];
-        Call::Recv { fd: source.raw(), at: rest.as_mut_ptr(), len: rest.len(), fill: self.fill }
+        let (at, len) = self.into.rest();
+        Call::Recv { fd: source.raw(), at, len, fill: self.fill }
     }
 
     fn advance(&mut self, _: &Source, _: &mut Scratch, outcome: Outcome) -> Verdict {
         match outcome.number() {
-            Ok(count) => {
-                self.done += count as usize;
-                if self.fill && count > 0 && self.done < self.buf.len() {
-                    return Verdict::Again;
-                }
-                Verdict::Last(What::Read { bytes: self.done, buf: std::mem::take(&mut self.buf) })
-            }
+            Ok(count) => match self.into.note(count) {
+                true if self.fill && count > 0 => Verdict::Again,
+                _ => Verdict::Last(self.into.read()),
+            },
             Err(libc::EAGAIN) => Verdict::Again,
             Err(errno) => Verdict::Fail(errno),
         }
     }
 
     fn take(&mut self) -> (u64, Operands) {
-        (self.done as u64, Operands::Buf(std::mem::take(&mut self.buf)))
+        self.into.take()
     }
 }
 
 /// Bytes on their way out, and how far they got.
 #[derive(Debug)]
 pub(crate) struct Sending {
-    data: Data,
-    len: usize,
-    done: usize,
+    from: Emptying,
     mode: SendMode,
     /// The call under way asked for no copy.
     asked: bool,
@@ -249,61 +242,22 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    pub(crate) fn new(data: Data, mode: SendMode) -> Sending {
-        let len = data.len();
-        Sending { data, len, done: 0, mode, asked: false, notices: 0, copied: false, failed: None }
+    fn new(data: Data, mode: SendMode) -> Sending {
+        let from = Emptying::new(data);
+        Sending { from, mode, asked: false, notices: 0, copied: false, failed: None }
     }
 
-    fn wants_zero_copy(&self, source: &Source) -> bool {
-        let is_long = self.len - self.done >= ZERO_COPY_MIN;
+    pub(crate) fn wants_zero_copy(&self, source: &Source) -> bool {
         match self.mode {
             SendMode::Copy => false,
-            SendMode::Auto => is_long && source.0.route.get().is_promising(),
+            SendMode::Auto => self.from.left() >= ZERO_COPY_MIN && source.0.route.get().is_promising(),
             SendMode::ZeroCopy => true,
         }
     }
 
-    pub(crate) fn call(&mut self, fd: RawFd, scratch: &mut Scratch, zero_copy: bool) -> Call {
-        self.asked = zero_copy;
-        if self.data.parts() == 1 {
-            let rest = &self.data.slice(0)[self.done..];
-            return Call::Send { fd, at: rest.as_ptr(), len: rest.len(), zero_copy };
-        }
-        scratch.slices.clear();
-        let mut skip = self.done;
-        for part in 0..self.data.parts() {
-            let slice = self.data.slice(part);
-            let rest = &slice[skip.min(slice.len())..];
-            skip = skip.saturating_sub(slice.len());
-            if rest.is_empty() {
-                continue;
-            }
-            let iov_base = rest.as_ptr().cast_mut().cast();
-            scratch.slices.push(libc::iovec { iov_base, iov_len: rest.len() });
-            if scratch.slices.len() == SLICES {
-                break;
-            }
-        }
-        scratch.message = empty_message();
-        scratch.message.msg_iov = scratch.slices.as_mut_ptr();
-        scratch.message.msg_iovlen = scratch.slices.len();
-        Call::SendMsg { fd, message: &raw const scratch.message, zero_copy }
-    }
-
-    /// Notes an outcome: `Ok(true)` when everything has left.
-    pub(crate) fn note(&mut self, outcome: &Outcome) -> Result<bool, i32> {
-        match outcome.number() {
-            Ok(count) => {
-                self.done = (self.done + count as usize).min(self.len);
-                Ok(self.done == self.len)
-            }
-            Err(libc::EAGAIN) => Ok(false),
-            Err(errno) => Err(errno),
-        }
-    }
-
-    pub(crate) fn take_data(&mut self) -> (u64, Data) {
-        (self.done as u64, std::mem::take(&mut self.data))
+    /// The bytes that are left.
+    pub(crate) fn from(&self) -> &Emptying {
+        &self.from
     }
 
     /// The kernel is done with the memory of a zero-copy send. True if it was the last notice.
@@ -329,27 +283,44 @@ impl Sending {
             return Err(errno);
         }
         let how = if self.copied { ZeroCopy::Copied } else { ZeroCopy::Used };
-        Ok(What::Released(std::mem::take(&mut self.data), how))
+        Ok(What::Released(self.from.take().1, how))
     }
+
+    fn all_left(&mut self) -> Verdict {
+        if self.notices > 0 {
+            let bytes = self.from.done();
+            return Verdict::Lingering(What::Sent { bytes, data: None });
+        }
+        let (bytes, data) = self.from.take();
+        Verdict::Last(What::Sent { bytes, data: Some(data) })
+    }
+}
+
+/// One call that sends the slices in `scratch`.
+pub(crate) fn send_slices(fd: RawFd, scratch: &mut Scratch, zero_copy: bool) -> Call {
+    scratch.message = empty_message();
+    scratch.message.msg_iov = scratch.slices.as_mut_ptr();
+    scratch.message.msg_iovlen = scratch.slices.len();
+    Call::SendMsg { fd, message: &raw const scratch.message, zero_copy }
 }
 
 impl Machine for Sending {
     fn next(&mut self, source: &Source, scratch: &mut Scratch) -> Call {
         let zero_copy = self.wants_zero_copy(source);
-        self.call(source.raw(), scratch, zero_copy)
+        self.asked = zero_copy;
+        if let Some(rest) = self.from.piece() {
+            return Call::Send { fd: source.raw(), at: rest.as_ptr(), len: rest.len(), zero_copy };
+        }
+        scratch.slices.clear();
+        self.from.gather(&mut scratch.slices);
+        send_slices(source.raw(), scratch, zero_copy)
     }
 
     fn advance(&mut self, _: &Source, _: &mut Scratch, outcome: Outcome) -> Verdict {
         self.notices += u32::from(outcome.notice);
-        match self.note(&outcome) {
-            Ok(true) if self.notices > 0 => {
-                Verdict::Lingering(What::Sent { bytes: self.done as u64, data: None })
-            }
-            Ok(true) => {
-                let (bytes, data) = self.take_data();
-                Verdict::Last(What::Sent { bytes, data: Some(data) })
-            }
-            Ok(false) => Verdict::Again,
+        match outcome.number() {
+            Ok(count) if self.from.note(count) => self.all_left(),
+            Ok(_) | Err(libc::EAGAIN) => Verdict::Again,
             // Not here, or not so much memory may be pinned: copy instead.
             Err(libc::EOPNOTSUPP | libc::ENOMEM | libc::ENOBUFS) if self.asked => {
                 self.mode = SendMode::Copy;
@@ -364,7 +335,7 @@ impl Machine for Sending {
     }
 
     fn take(&mut self) -> (u64, Operands) {
-        let (done, data) = self.take_data();
+        let (done, data) = self.from.take();
         (done, Operands::Data(data))
     }
 }
@@ -422,7 +393,7 @@ step!(
     RecvInto,
     |op| op.source.kind() == Kind::Stream && !op.buf.is_empty(),
     false,
-    Work::ReceiveInto(ReceiveInto { buf: op.buf, done: 0, fill: op.fill })
+    Work::ReceiveInto(ReceiveInto { into: Filling::new(op.buf), fill: op.fill })
 );
 step!(Send, |op| op.source.kind() == Kind::Stream, true, Work::Send(Sending::new(op.data, op.mode)));
 step!(Shutdown, |op| op.source.kind() == Kind::Stream, true, Work::Shutdown(Shutting(op.how)));

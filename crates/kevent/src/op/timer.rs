@@ -74,6 +74,9 @@ pub(crate) struct Timers {
     /// Watches the wall clock for the first of them, and for being set.
     clock: Option<Source>,
     pub(crate) clock_op: Option<OpId>,
+    /// By how many seconds tests have set the clock.
+    #[cfg(test)]
+    set_by: i64,
 }
 
 impl Timers {
@@ -86,6 +89,8 @@ impl Timers {
             wall: BTreeMap::new(),
             clock: None,
             clock_op: None,
+            #[cfg(test)]
+            set_by: 0,
         }
     }
 
@@ -121,16 +126,20 @@ impl Timers {
         self.stale > STALE_MIN && self.stale * 2 > held
     }
 
+    /// What the wall clock shows, since 1970.
+    fn wall_now(&self) -> Duration {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        #[cfg(test)]
+        let now = Duration::from_secs(now.as_secs().saturating_add_signed(self.set_by));
+        now
+    }
+
     /// What is due when the wall clock shows `now`.
     fn take_wall(&mut self, now: Duration) -> Vec<(Duration, OpId)> {
         let later = self.wall.split_off(&(now + Duration::from_nanos(1), 0));
         let due = std::mem::replace(&mut self.wall, later);
         due.into_iter().map(|((at, _), id)| (at, id)).collect()
     }
-}
-
-fn wall_now() -> Duration {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 impl Core {
@@ -208,7 +217,7 @@ impl Core {
 
     /// The wall clock reached the first timer, or was set.
     pub(crate) fn expire_wall(&mut self) {
-        let now = wall_now();
+        let now = self.timers.wall_now();
         for (at, id) in self.timers.take_wall(now) {
             let Some((token, _)) = self.ops.remove(id) else { continue };
             let late = now.saturating_sub(at);
@@ -324,6 +333,47 @@ mod tests {
         assert_eq!(slots(timers.take_wall(Duration::from_secs(50))), [0; 0]);
         assert_eq!(slots(timers.take_wall(Duration::from_secs(250))), [1, 2]);
         assert_eq!(timers.wall.len(), 1);
+    }
+
+    /// The clock is the test's, and so is the report that it was set, which comes by the operation that
+    /// watches it (`WallClock`); the rest is as ever.
+    #[test]
+    fn t61__wall_clock_set_forward_fires_what_it_passed_and_set_back_fires_nothing() {
+        use crate::{Backend, Config, Events, Wait};
+        for backend in [Backend::Uring, Backend::Epoll] {
+            let mut queue = Queue::new(Config { backend, ..Config::default() }).unwrap();
+            let now = SystemTime::now();
+            let after = |hours: u64| When::Wall(now + Duration::from_secs(hours * 3600));
+            let ids = [1, 2, 5]
+                .map(|hours| queue.submit(Token(hours), Timer { at: after(hours), every: None }).unwrap());
+            let mut events = Events::default();
+            let hour = 3600;
+            for (set_by, fired) in [
+                (-hour, vec![]),
+                (hour / 2, vec![]),
+                (hour + hour / 2, vec![1]),
+                (-9 * hour, vec![]),
+                (3 * hour, vec![2]),
+            ] {
+                queue.core().timers.set_by = set_by;
+                queue.core().expire_wall();
+                queue.wait(&mut events, Wait::now()).unwrap();
+                let seen: Vec<u64> = events
+                    .drain()
+                    .map(|event| match event.what {
+                        What::Tick { late, missed: 0 } => {
+                            assert!(event.last && late >= Duration::from_secs(hour as u64 / 2 - 5));
+                            event.token.0
+                        }
+                        other => panic!("{other:?}"),
+                    })
+                    .collect();
+                assert_eq!(seen, fired, "set by {set_by} s on {backend:?}");
+            }
+            queue.cancel(ids[2]);
+            assert_eq!(queue.wait(&mut events, Wait::now()).unwrap(), 1);
+            assert_eq!(queue.in_flight(), 0);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::backend::Batch;
 use crate::config::{Spin, Wait};
 use crate::event::{Event, Events, What};
 use crate::op::WaitError;
@@ -65,7 +66,9 @@ impl Queue {
         let end = Instant::now() + wait.window;
         let until = Some(wait.until.map_or(end, |until| until.min(end)));
         while out.len() - before < min {
-            if self.wait_once(out, Wait { until, min: 1, ..wait })? == 0 {
+            let missing = min - (out.len() - before);
+            let window = end.saturating_duration_since(Instant::now());
+            if self.wait_once(out, Wait { until, min: missing as u32, window, ..wait })? == 0 {
                 break;
             }
         }
@@ -163,7 +166,8 @@ impl Queue {
             let asleep = timeout != Some(Duration::ZERO) && self.core.shared.prepare_sleep();
             let timeout = if asleep { timeout } else { Some(Duration::ZERO) };
             self.core.stats.sleeps += u64::from(asleep);
-            let result = self.backend.sleep(&mut self.core, timeout, out);
+            let batch = Batch { want: wait.min.max(1) as usize, window: wait.window };
+            let result = self.backend.sleep(&mut self.core, timeout, batch, out);
             if asleep {
                 self.core.shared.end_sleep();
             }

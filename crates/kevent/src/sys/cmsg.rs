@@ -3,6 +3,8 @@
 //! The layout (a length of the machine's word, level, type, then data padded to a word) is the
 //! kernel's; writing it as bytes needs neither alignment nor unsafe code.
 
+use std::net::IpAddr;
+
 use crate::event::{SocketError, Why};
 use crate::sys::addr::{array, decode};
 
@@ -17,8 +19,10 @@ const fn padded(len: usize) -> usize {
 
 /// Control messages of a send: traffic class and segment size.
 pub(crate) const SEND_ROOM: usize = padded(HEAD + 4) + padded(HEAD + 2);
-/// Control messages of a receive: segment size (an int), and room to spare.
-pub(crate) const RECV_ROOM: usize = 2 * padded(HEAD + 4) + 32;
+/// Control messages of a receive: segment size (an int), traffic class, time, and destination, the
+/// latter three of both address families at worst; and room to spare.
+pub(crate) const RECV_ROOM: usize =
+    3 * padded(HEAD + 4) + padded(HEAD + 16) + padded(HEAD + 12) + padded(HEAD + 20) + 32;
 
 /// Control data under construction.
 #[derive(Debug, Clone)]
@@ -68,6 +72,45 @@ pub(crate) struct Received<'a> {
     pub(crate) level: i32,
     pub(crate) kind: i32,
     pub(crate) data: &'a [u8],
+}
+
+impl Received<'_> {
+    /// Traffic class: a byte of IPv4, an int of IPv6.
+    pub(crate) fn class(&self) -> Option<u8> {
+        match (self.level, self.kind) {
+            (libc::IPPROTO_IP, libc::IP_TOS) => self.data.first().copied(),
+            (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                u8::try_from(i32::from_ne_bytes(array(self.data, 0)?)).ok()
+            }
+            _ => None,
+        }
+    }
+
+    /// Destination address, and the number of the interface.
+    pub(crate) fn destination(&self) -> Option<(IpAddr, u32)> {
+        match (self.level, self.kind) {
+            // Interface, the local address the route gives, the address in the header.
+            (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                let ip: [u8; 4] = array(self.data, 8)?;
+                Some((ip.into(), u32::from_ne_bytes(array(self.data, 0)?)))
+            }
+            (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                let ip: [u8; 16] = array(self.data, 0)?;
+                Some((IpAddr::from(ip).to_canonical(), u32::from_ne_bytes(array(self.data, 16)?)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Seconds and nanoseconds since 1970.
+    pub(crate) fn time(&self) -> Option<(u64, u32)> {
+        if (self.level, self.kind) != (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) {
+            return None;
+        }
+        let (seconds, nanos) =
+            (i64::from_ne_bytes(array(self.data, 0)?), i64::from_ne_bytes(array(self.data, 8)?));
+        Some((u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?))
+    }
 }
 
 /// Walks received control data; stops at the first entry that does not fit.
@@ -152,6 +195,21 @@ mod tests {
         assert_eq!(all[0], (libc::IPPROTO_IP, libc::IP_TOS, 0xe0i32.to_ne_bytes().to_vec()));
         assert_eq!(all[1], (libc::SOL_UDP, libc::UDP_SEGMENT, 1400u16.to_ne_bytes().to_vec()));
         assert_eq!(all.len(), 2);
+    }
+
+    #[test]
+    fn received__is_read_by_kind_or_not_at_all() {
+        let of = |level, kind, data: &'static [u8]| Received { level, kind, data };
+        assert_eq!(of(libc::IPPROTO_IP, libc::IP_TOS, &[3]).class(), Some(3));
+        assert_eq!(of(libc::IPPROTO_IP, libc::IP_TOS, &[]).class(), None);
+        assert_eq!(of(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &[3]).class(), None);
+        let v4 = [7, 0, 0, 0, 1, 1, 1, 1, 127, 0, 0, 2];
+        let v4: &'static [u8] = Box::leak(Box::new(v4));
+        let found = of(libc::IPPROTO_IP, libc::IP_PKTINFO, v4).destination();
+        assert_eq!(found, Some(([127, 0, 0, 2].into(), u32::from_ne_bytes([7, 0, 0, 0]))));
+        assert_eq!(of(libc::IPPROTO_IP, libc::IP_PKTINFO, &v4[..11]).destination(), None);
+        assert_eq!(of(libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, &[0xff; 16]).time(), None);
+        assert_eq!(of(libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, &[0; 15]).time(), None);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use crate::event::SocketError;
-use crate::pool::{PAYLOAD, Pool};
+use crate::pool::{CONTROL_AT, MULTISHOT_HEAD, PAYLOAD, Pool};
 use crate::sys::addr::{ADDR_LEN, decode, encode, unspecified};
-use crate::sys::cmsg::{RECV_ROOM, gro_segment, socket_error};
+use crate::sys::cmsg::{RECV_ROOM, socket_error};
 use crate::sys::{check, check_size, own};
 use crate::train::Train;
 
@@ -130,18 +130,23 @@ unsafe fn sendmsg(fd: RawFd, message: *const libc::msghdr, flags: i32) -> isize 
 /// What one receive call brought.
 #[derive(Debug)]
 pub(crate) struct Arrived {
+    /// Where in the block the payload begins, and its length.
+    pub(crate) start: usize,
     pub(crate) len: usize,
     pub(crate) from: SocketAddr,
-    pub(crate) segment: u32,
+    /// Bytes of control data, in front of the payload.
+    pub(crate) control: usize,
     pub(crate) truncated: bool,
 }
 
 /// Receives one datagram or train into `block` of `pool`, which the caller has taken. What comes to
-/// a connected socket comes from `remote`.
+/// a connected socket comes from `remote`. Control data and payload lie where multishot receives put
+/// them.
 pub(crate) fn receive(fd: RawFd, remote: Option<SocketAddr>, pool: &Pool, block: u16) -> io::Result<Arrived> {
     let mut name = [0u8; ADDR_LEN];
-    let mut control = [0u8; RECV_ROOM];
-    let mut slice = libc::iovec { iov_base: pool.address(block).cast(), iov_len: PAYLOAD };
+    let base = pool.address(block);
+    let payload = base.wrapping_add(MULTISHOT_HEAD);
+    let mut slice = libc::iovec { iov_base: payload.cast(), iov_len: PAYLOAD };
     let mut message = empty_message();
     if remote.is_none() {
         message.msg_name = name.as_mut_ptr().cast();
@@ -149,17 +154,18 @@ pub(crate) fn receive(fd: RawFd, remote: Option<SocketAddr>, pool: &Pool, block:
     }
     message.msg_iov = &raw mut slice;
     message.msg_iovlen = 1;
-    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_control = base.wrapping_add(CONTROL_AT).cast();
     message.msg_controllen = RECV_ROOM;
-    // SAFETY: name, control and slice live in this frame; the block is mapped, `PAYLOAD` bytes
-    // long, and taken from the pool, so nobody else reads or writes it.
+    // SAFETY: name and slice live in this frame; the block is mapped, longer than head and `PAYLOAD`
+    // together, and taken from the pool, so nobody else reads or writes it.
     let len = check_size(unsafe { recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT) })?;
     Ok(Arrived {
+        start: MULTISHOT_HEAD,
         len: len.min(PAYLOAD),
         from: remote.unwrap_or_else(|| {
             decode(&name[..(message.msg_namelen as usize).min(ADDR_LEN)]).unwrap_or(unspecified())
         }),
-        segment: gro_segment(&control[..message.msg_controllen.min(RECV_ROOM)]),
+        control: message.msg_controllen.min(RECV_ROOM),
         truncated: message.msg_flags & libc::MSG_TRUNC != 0,
     })
 }
@@ -173,7 +179,8 @@ pub(crate) fn receive_single(fd: RawFd, remote: SocketAddr, pool: &Pool, block: 
     let len = check_size(unsafe {
         libc::syscall(libc::SYS_recvfrom, fd, pool.address(block), PAYLOAD, flags, nobody, nobody) as isize
     })?;
-    Ok(Arrived { len: len.min(PAYLOAD), from: remote, segment: 0, truncated: len > PAYLOAD })
+    let truncated = len > PAYLOAD;
+    Ok(Arrived { start: 0, len: len.min(PAYLOAD), from: remote, control: 0, truncated })
 }
 
 /// Takes one entry off the error queue: `Ok(None)` when it is empty, `Ok(Some(None))` for an entry

@@ -10,6 +10,8 @@ use peyk_kevent::{
     Backend, BackendKind, Config, Event, Events, Mode, Op, OpId, Queue, Recv, Source, Token, Wait, What,
 };
 
+use crate::peer::{Peer, Timing};
+
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Tests that count descriptors or load the machine take this.
@@ -19,7 +21,20 @@ pub fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// On both backends, in all four timings.
 pub fn on_both(test: impl Fn(Backend)) {
+    for timing in Timing::ALL {
+        timing.set();
+        on_both_once(|backend| {
+            eprintln!("{timing:?}");
+            test(backend);
+        });
+    }
+    Timing::Inline.set();
+}
+
+/// On both backends; for what has an order of events of its own, or none.
+pub fn on_both_once(test: impl Fn(Backend)) {
     for backend in [Backend::Uring, Backend::Epoll] {
         eprintln!("on {backend:?}");
         test(backend);
@@ -39,13 +54,18 @@ impl Bench {
 
     pub fn with(config: Config) -> Bench {
         let wanted = if config.backend == Backend::Epoll { BackendKind::Epoll } else { BackendKind::Uring };
+        let config = Config { force_async: Timing::now() == Timing::Async, ..config };
         let q = Queue::new(config).unwrap();
         assert_eq!(q.caps().backend, wanted, "{}", q.caps());
         Bench { q, events: Events::default() }
     }
 
     pub fn submit<O: Op + std::fmt::Debug>(&mut self, token: u64, op: O) -> OpId {
-        self.q.submit(Token(token), op).unwrap()
+        let id = self.q.submit(Token(token), op).unwrap();
+        if Timing::now() == Timing::Armed {
+            self.q.wait(&mut self.events, Wait::now()).unwrap();
+        }
+        id
     }
 
     /// The next event, or none within the patience.
@@ -91,13 +111,13 @@ impl Bench {
     }
 
     /// A connected pair: ours in the queue, theirs plain.
-    pub fn pair(&mut self) -> (Source, TcpStream) {
+    pub fn pair(&mut self) -> (Source, Peer) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let ours = listener.accept().unwrap().0;
         theirs.set_read_timeout(Some(PATIENCE)).unwrap();
         theirs.set_write_timeout(Some(PATIENCE)).unwrap();
-        (self.q.adopt(OwnedFd::from(ours)).unwrap(), theirs)
+        (self.q.adopt(OwnedFd::from(ours)).unwrap(), Peer::new(theirs))
     }
 
     pub fn listener(&mut self) -> (Source, std::net::SocketAddr) {
@@ -108,6 +128,10 @@ impl Bench {
 
     pub fn recv_stream(&mut self, token: u64, source: &Source) -> OpId {
         self.submit(token, Recv { source: source.clone(), mode: Mode::Stream })
+    }
+
+    pub fn file_to_read(&mut self, path: &std::path::Path) -> Source {
+        self.q.adopt(OwnedFd::from(std::fs::File::open(path).unwrap())).unwrap()
     }
 
     pub fn file(&mut self, path: &std::path::Path) -> Source {
@@ -141,11 +165,29 @@ pub fn open_fds() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
+/// So many descriptors are open, or will be when late peers have closed theirs.
+pub fn settled_fds(expected: usize) {
+    let until = Instant::now() + PATIENCE;
+    while open_fds() != expected && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(open_fds(), expected);
+}
+
 /// Sets a resource limit.
 pub fn limit(what: libc::__rlimit_resource_t, to: u64) {
     let limit = libc::rlimit { rlim_cur: to, rlim_max: to };
     // SAFETY: `limit` is readable for the call.
     assert_eq!(unsafe { libc::setrlimit(what, &raw const limit) }, 0);
+}
+
+/// Becomes an ordinary user: some limits do not hold for others.
+pub fn leave_root() {
+    // SAFETY: plain numbers.
+    if unsafe { libc::geteuid() } == 0 {
+        // SAFETY: as above.
+        assert_eq!(unsafe { libc::setresuid(65534, 65534, 65534) }, 0);
+    }
 }
 
 /// Bytes that can be told from others at every place.

@@ -3,20 +3,23 @@
 //!
 //! The numbers are those of the list the crate was built to. Cases without a test here:
 //!
-//! - t08, t19, t73, t74 need the inside of the ring: `src/backend/uring/tests.rs`.
-//! - t10 asks for tables by kernel version: there are none, each feature is found by trying it.
+//! - t08, t10, t19, t73, t74 need the inside of the ring: `src/backend/uring/tests.rs`.
 //! - t11, t78: `../stress.rs`.
-//! - t37, closing a number behind the queue's back: epoll forgets such a descriptor without a word,
-//!   so the operation stays until it is cancelled. In Rust this takes `unsafe` code.
+//! - t41, t42, t43: `../datagrams.rs`.
 //! - t64: `crates/sockbuf/tests/loom.rs` has the model, `messages.rs` here the hunt.
+//!
+//! Bodies run on both backends in four timings (`peer.rs`), or on both once where a case is about
+//! setting up or has an order of events of its own.
 
 #![allow(non_snake_case)]
 
 mod common;
+mod device;
 mod faults;
 mod files;
 mod life;
 mod messages;
+mod peer;
 mod setup;
 mod sockets;
 mod timers;

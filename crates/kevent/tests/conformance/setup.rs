@@ -2,16 +2,20 @@
 
 use std::io::Write;
 
-use peyk_kevent::{Backend, BackendKind, Config, Queue, Send, SendMode, Shutdown, Token, What};
+use peyk_kevent::{Backend, BackendKind, Config, Fsync, Queue, Send, SendMode, Shutdown, Token, What};
 
-use crate::common::{Bench, in_child, limit, on_both, open_fds};
+use crate::common::{Bench, Scratch, in_child, leave_root, limit, on_both, on_both_once, open_fds};
 
-/// Makes `io_uring_setup` meet a policy: an error number, or death.
 fn forbid_io_uring(verdict: u32) {
+    forbid(libc::SYS_io_uring_setup, verdict);
+}
+
+/// Makes a system call meet a policy: an error number, or death.
+fn forbid(call: libc::c_long, verdict: u32) {
     let op = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
     let mut program = [
         op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, libc::SYS_io_uring_setup as u32),
+        op(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
         op(libc::BPF_RET, 0, 0, verdict),
         op(libc::BPF_RET, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
@@ -87,7 +91,9 @@ fn t04__deadly_policy_is_not_touched_when_epoll_is_asked_for() {
 fn t05__little_lockable_memory_is_enough() {
     if in_child("setup::t05__little_lockable_memory_is_enough") {
         limit(libc::RLIMIT_MEMLOCK, 64 << 10);
-        on_both(|backend| works(&mut Bench::new(backend)));
+        leave_root();
+        // What rings and blocks are registered with is charged: it shrinks until it fits.
+        on_both_once(|backend| works(&mut Bench::new(backend)));
     }
 }
 
@@ -105,7 +111,7 @@ fn t06__no_descriptors_is_an_error_that_leaks_nothing() {
         }
         limit_soft(libc::RLIMIT_NOFILE, 1024);
         assert_eq!(open_fds(), before);
-        on_both(|backend| works(&mut Bench::new(backend)));
+        on_both_once(|backend| works(&mut Bench::new(backend)));
     }
 }
 
@@ -118,7 +124,27 @@ fn limit_soft(what: libc::__rlimit_resource_t, to: u64) {
     assert_eq!(unsafe { libc::setrlimit(what, &raw const limit) }, 0);
 }
 
-/// An operation cannot be taken away from a ring later on; one that the kernel refuses looks alike.
+/// Makes one call of this process, and of threads it starts from now on, fail with `EPERM`. On the ring:
+/// `src/backend/uring/tests.rs`, for its operations are no calls.
+#[test]
+fn t07__denied_call_fails_alone() {
+    if !in_child("setup::t07__denied_call_fails_alone") {
+        return;
+    }
+    forbid(libc::SYS_fsync, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+    let scratch = Scratch::new("t07");
+    let mut bench = Bench::new(Backend::Epoll);
+    let file = bench.file(&scratch.file("data", b"content"));
+    let denied = bench.submit(1, Fsync { source: file.clone(), data_only: false });
+    match bench.next_of(denied) {
+        What::Failed { error, done: 0, .. } => assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied),
+        other => panic!("{other:?}"),
+    }
+    let other = bench.submit(2, Fsync { source: file, data_only: true });
+    assert!(matches!(bench.next_of(other), What::Done));
+    works(&mut bench);
+}
+
 #[test]
 fn t07__refused_operation_fails_alone() {
     on_both(|backend| {

@@ -1,11 +1,11 @@
-//! Timers and clocks. Setting the wall clock back and forth is tested beside the code
+//! Timers and clocks. A wall clock that is set back and forth (t61) is tested beside the code
 //! (`src/op/timer.rs`), with a clock of its own: a machine's clock is not a test's to set.
 
 use std::time::{Duration, Instant, SystemTime};
 
 use peyk_kevent::{Config, Events, OpId, Refusal, Timer, Token, Wait, What, When};
 
-use crate::common::{Bench, PATIENCE, on_both};
+use crate::common::{Bench, PATIENCE, on_both, on_both_once};
 
 fn after(ms: u64) -> When {
     When::In(Duration::from_millis(ms))
@@ -13,14 +13,14 @@ fn after(ms: u64) -> When {
 
 #[test]
 fn t59__very_many_timers_go_off_in_order() {
-    on_both(|backend| {
-        const COUNT: u64 = 100_000;
+    on_both_once(|backend| {
+        let count: u64 = if std::env::var_os("PEYK_LONG").is_some() { 1_000_000 } else { 100_000 };
         let mut bench =
-            Bench::with(Config { backend, max_ops: 1 << 20, max_events: 4096, ..Config::default() });
+            Bench::with(Config { backend, max_ops: 1 << 21, max_events: 4096, ..Config::default() });
         let origin = Instant::now() + Duration::from_millis(20);
-        let at = |i: u64| origin + Duration::from_nanos(i * 7919 % COUNT * 500);
+        let at = |i: u64| origin + Duration::from_nanos(i * 7919 % count * 500);
         let ids: Vec<OpId> =
-            (0..COUNT).map(|i| bench.submit(i, Timer { at: When::At(at(i)), every: None })).collect();
+            (0..count).map(|i| bench.submit(i, Timer { at: When::At(at(i)), every: None })).collect();
         // Every third is cancelled, and half of those are set again.
         let (mut expected, mut cancelled) = (0, 0);
         for (i, id) in ids.iter().enumerate() {
@@ -57,16 +57,16 @@ fn t59__very_many_timers_go_off_in_order() {
 
 #[test]
 fn t60__periodic_timer_counts_what_it_missed() {
-    on_both(|backend| {
+    on_both_once(|backend| {
         let mut bench = Bench::new(backend);
         let every = Duration::from_millis(10);
         let id = bench.submit(1, Timer { at: When::In(every), every: Some(every) });
         for _ in 0..3 {
             assert!(matches!(bench.next_of(id), What::Tick { .. }));
         }
-        std::thread::sleep(Duration::from_millis(95));
+        std::thread::sleep(Duration::from_secs(1));
         let What::Tick { late, missed } = bench.next_of(id) else { panic!("no tick") };
-        assert!(missed >= 7 && late >= every * missed, "{missed} {late:?}");
+        assert!(missed >= 97 && late >= every * missed, "{missed} {late:?}");
         let next = bench.next_of(id);
         assert!(matches!(next, What::Tick { .. }), "{next:?}");
         bench.q.cancel(id);
@@ -95,7 +95,7 @@ fn t61__wall_clock_timers_go_off_and_are_cancelled() {
 
 #[test]
 fn t62__deadline_in_the_past_fires_once_at_the_next_wait() {
-    on_both(|backend| {
+    on_both_once(|backend| {
         let mut bench = Bench::new(backend);
         let past = When::At(Instant::now().checked_sub(Duration::from_millis(1)).unwrap());
         for at in [past, When::In(Duration::ZERO)] {

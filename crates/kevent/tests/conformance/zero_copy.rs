@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use peyk_kevent::{Backend, Close, CloseMode, Data, Operands, Send, SendMode, What, ZeroCopy};
 
-use crate::common::{Bench, PATIENCE, in_child, limit, on_both, pattern};
+use crate::common::{Bench, PATIENCE, in_child, leave_root, limit, on_both, on_both_once, pattern};
 
 fn drain(mut theirs: impl Read + std::marker::Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
     std::thread::spawn(move || {
@@ -202,13 +202,8 @@ fn t50__little_lockable_memory_means_a_copy() {
         return;
     }
     limit(libc::RLIMIT_MEMLOCK, 64 << 10);
-    // The limit does not hold for the superuser.
-    // SAFETY: plain numbers.
-    if unsafe { libc::geteuid() } == 0 {
-        // SAFETY: as above.
-        assert_eq!(unsafe { libc::setresuid(65534, 65534, 65534) }, 0);
-    }
-    on_both(|backend| {
+    leave_root();
+    on_both_once(|backend| {
         let mut bench = Bench::new(backend);
         let (ours, theirs) = bench.pair();
         let reader = drain(theirs);

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::Path as FilePath;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +15,7 @@ use peyk_homa::{Path, Transmit};
 use peyk_kevent::udp;
 use peyk_wire::pcapng::{Carriage, Envelope, Writer};
 
-use crate::driver::{Bound, Driver, DriverStats, Handle, Received, Wait};
+use crate::driver::{Bound, Driver, DriverStats, Handle, Received, Wait, Watched};
 
 /// How often what is buffered goes to the file.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
@@ -171,6 +172,14 @@ impl<D: Driver> Driver for Capture<D> {
 
     fn waker(&self) -> Handle {
         self.inner.waker()
+    }
+
+    fn watch(&mut self, fd: OwnedFd) -> io::Result<Watched> {
+        self.inner.watch(fd)
+    }
+
+    fn unwatch(&mut self, watched: Watched) {
+        self.inner.unwatch(watched);
     }
 
     fn stats(&self) -> &DriverStats {

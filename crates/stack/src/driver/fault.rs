@@ -4,12 +4,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use peyk_homa::{PacketHeader, Transmit};
 use peyk_sansio::Prng;
 
-use crate::driver::{Bound, Driver, DriverStats, Handle, Received, Wait};
+use crate::driver::{Bound, Driver, DriverStats, Handle, Received, Wait, Watched};
 
 /// Longest time a packet is held back.
 const HELD: Duration = Duration::from_micros(200);
@@ -161,6 +162,14 @@ impl<D: Driver> Driver for Faulty<D> {
 
     fn waker(&self) -> Handle {
         self.inner.waker()
+    }
+
+    fn watch(&mut self, fd: OwnedFd) -> io::Result<Watched> {
+        self.inner.watch(fd)
+    }
+
+    fn unwatch(&mut self, watched: Watched) {
+        self.inner.unwatch(watched);
     }
 
     fn stats(&self) -> &DriverStats {

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use peyk_homa::{Path, Transmit};
-use peyk_kevent::{Config, Events, Queue};
+use peyk_kevent::{Config, Events, Queue, Token};
 
-use crate::driver::{Bound, Driver, DriverStats, Handle, Received, Wait};
+use crate::driver::{Bound, Driver, DriverStats, Handle, Received, Wait, Watched};
 
 /// Packets waiting at one end at most; more are lost, as on a real wire.
 const INBOX: usize = 1 << 16;
@@ -141,6 +142,14 @@ impl Driver for MemoryDriver {
 
     fn waker(&self) -> Handle {
         self.queue.handle()
+    }
+
+    fn watch(&mut self, fd: OwnedFd) -> io::Result<Watched> {
+        Watched::by(&mut self.queue, Token::default(), fd)
+    }
+
+    fn unwatch(&mut self, watched: Watched) {
+        self.queue.close(watched.0);
     }
 
     fn stats(&self) -> &DriverStats {

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use peyk_homa::{Path, Transmit, Unreachable};
@@ -21,7 +22,7 @@ use peyk_kevent::{
 use peyk_sockbuf::Payload;
 
 use crate::driver::plan::{Item, Limits, Planner, Short};
-use crate::driver::{Bound, Caps, Driver, DriverStats, Received};
+use crate::driver::{Bound, Caps, Driver, DriverStats, Received, Watched};
 
 mod flow;
 
@@ -50,6 +51,8 @@ const QUIET_POLLS: u32 = 2;
 const HELD_POLLS: u32 = 64;
 /// Marks the tokens of a host's own socket.
 const OWN: u64 = 1 << 16;
+/// The token of what is not a carriage socket.
+const OTHER: u64 = 1 << 17;
 /// Where the common header holds the id of the RPC.
 const KEY_AT: usize = 20;
 
@@ -449,6 +452,9 @@ impl UdpDriver {
                 self.stats.dropped_closed += train.packets() as u64;
                 self.recycle(train);
             }
+            What::Failed { error, .. } if event.token.0 == OTHER => {
+                tracing::error!(%error, "a descriptor is not watched any more");
+            }
             What::Failed { .. } if event.token.0 & OWN != 0 => self.refuse_flow(local),
             What::Failed { error, .. } => {
                 tracing::error!(%error, local, "a carriage socket stopped receiving")
@@ -582,6 +588,14 @@ impl Driver for UdpDriver {
 
     fn waker(&self) -> Handle {
         self.queue.handle()
+    }
+
+    fn watch(&mut self, fd: OwnedFd) -> io::Result<Watched> {
+        Watched::by(&mut self.queue, Token(OTHER), fd)
+    }
+
+    fn unwatch(&mut self, watched: Watched) {
+        self.queue.close(watched.0);
     }
 
     fn stats(&self) -> &DriverStats {

@@ -37,23 +37,34 @@ impl Epoll {
                 core.finish_cancelled(id);
                 return;
             }
-            let Some(call) = io.next() else { return };
-            let verdict = match self.attempt(core, id, call) {
-                Tried::Did(outcome) => self.judge(core, id, outcome, &call),
+            let Some(call) = core.next_call(id) else { return };
+            if let Class::Ready(mask) = call.class()
+                && core.force_async
+                && !matches!(call, Call::Connect { .. })
+                && !core.is_waited_for(id)
+            {
+                core.unmerge(id);
+                self.wait_for(core, id, mask);
+                return;
+            }
+            let outcome = match self.attempt(core, id, call) {
+                Tried::Did(outcome) => outcome,
                 Tried::Wait(mask) => {
+                    core.unmerge(id);
                     self.wait_for(core, id, mask);
                     return;
                 }
                 Tried::Gone => return,
             };
-            let more = matches!(verdict, Verdict::More(_));
-            if core.apply(id, verdict) == Flow::Stop {
+            let brought = outcome.result > 0;
+            core.stats.inline_reads += u64::from(brought && matches!(call, Call::ReadNow { .. }));
+            if core.settle(id, outcome) == Flow::Stop {
                 if core.io(id).is_some_and(|io| matches!(io.place, Place::Starved | Place::Paused)) {
                     self.stop_waiting(core, id);
                 }
                 return;
             }
-            if more && matches!(call, Call::RecvPool { .. }) && !core.full_block {
+            if brought && matches!(call, Call::RecvPool { .. }) && !core.full_block {
                 // Most probably that was all: asking again would only say so.
                 self.wait_for(core, id, libc::POLLIN as u32);
                 return;
@@ -62,15 +73,12 @@ impl Epoll {
         core.starts.push_back(id);
     }
 
-    fn judge(&mut self, core: &mut Core, id: OpId, outcome: Outcome, call: &Call) -> Verdict {
-        let inline = matches!(call, Call::ReadNow { .. }) && outcome.result > 0;
-        core.stats.inline_reads += u64::from(inline);
-        core.io(id).map_or(Verdict::Fail(libc::ECANCELED), |io| io.advance(outcome))
-    }
-
     fn attempt(&mut self, core: &mut Core, id: OpId, call: Call) -> Tried {
         match (call, call.class()) {
             (Call::RecvPool { fd, .. }, _) => receive_into_pool(core, fd),
+            (Call::ReadNow { .. }, _) if core.force_async => {
+                Tried::Did(Outcome::plain(-i64::from(libc::EAGAIN)))
+            }
             (Call::Poll { mask, many: true, .. }, _) => self.watch_edges(core, id, mask),
             (_, Class::File) => {
                 if let Some(io) = core.io(id) {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use io_uring::cqueue;
+use io_uring::{cqueue, squeue};
 
 use crate::backend::QUOTA;
 use crate::backend::uring::{IO, STREAM_GROUP, Uring, user_data};
@@ -32,22 +32,24 @@ impl Uring {
                 return;
             }
             let fixed = io.source.as_ref().and_then(|source| source.0.fixed.get());
-            let Some(call) = io.next() else { return };
+            let is_sendfile = matches!(io.work, Work::Sendfile(_));
+            let Some(call) = core.next_call(id) else { return };
             // A call that concerns the file of a sendfile is not on the operation's own source.
-            let fixed = fixed.filter(|_| !matches!((&io.work, call), (Work::Sendfile(_), Call::Read { .. })));
+            let fixed = fixed.filter(|_| !(is_sendfile && matches!(call, Call::Read { .. })));
             let result = match call.class() {
                 Class::Ready(_) | Class::File => return self.hand_over(core, id, &call, fixed),
                 Class::Direct(mask) => match call.perform() {
                     result if result == -i64::from(libc::EAGAIN) => return self.watch(core, id, mask),
                     result => result,
                 },
+                Class::Instant if core.force_async && matches!(call, Call::ReadNow { .. }) => {
+                    -i64::from(libc::EAGAIN)
+                }
                 Class::Instant => call.perform(),
             };
             let inline = matches!(call, Call::ReadNow { len: 2.., .. }) && result > 0;
             core.stats.inline_reads += u64::from(inline);
-            let Some(io) = core.io(id) else { return };
-            let verdict = io.advance(Outcome::plain(result));
-            if core.apply(id, verdict) == Flow::Stop {
+            if core.settle(id, Outcome::plain(result)) == Flow::Stop {
                 return;
             }
         }
@@ -59,11 +61,17 @@ impl Uring {
             core.apply(id, Verdict::Fail(libc::EOPNOTSUPP));
             return;
         };
+        // What stays armed is not the kernel's workers' to do.
+        let entry = match core.force_async && !call.is_many() {
+            true => entry.flags(squeue::Flags::ASYNC),
+            false => entry,
+        };
         self.give(core, id, Place::Kernel, entry);
     }
 
     /// Lets the ring say when a descriptor is ready.
     fn watch(&mut self, core: &mut Core, id: OpId, mask: u32) {
+        core.unmerge(id);
         let Some(fd) = core.io(id).and_then(|io| io.source.as_ref()).map(Source::raw) else { return };
         let poll = Call::Poll { fd, mask, many: false };
         match poll.entry(None, STREAM_GROUP) {
@@ -72,7 +80,7 @@ impl Uring {
         }
     }
 
-    fn give(&mut self, core: &mut Core, id: OpId, place: Place, entry: io_uring::squeue::Entry) {
+    fn give(&mut self, core: &mut Core, id: OpId, place: Place, entry: squeue::Entry) {
         if let Some(io) = core.io(id) {
             io.place = place;
             self.ios += 1;
@@ -114,8 +122,8 @@ impl Uring {
             // The descriptor's own flags forbid to wait: have it watched instead.
             return self.watch(core, id, mask);
         }
-        let verdict = io.advance(Outcome { result: result.into(), buf, notice });
-        if core.apply(id, verdict) == Flow::Run && (!more || notice) {
+        let flow = core.settle(id, Outcome { result: result.into(), buf, notice });
+        if flow == Flow::Run && (!more || notice) {
             core.stats.rearmed += u64::from(!notice && result > 0);
             self.run(core, id);
         }
@@ -141,6 +149,14 @@ impl Uring {
             Place::Kernel | Place::Watched => {
                 if !std::mem::replace(&mut io.ending, true) {
                     self.ask_to_end(core, user_data(id, IO));
+                }
+            }
+            // The call that has its bytes ends first; then it is gone from there.
+            Place::Merged => {
+                let leader = core.leader_of(id);
+                let Some(io) = leader.and_then(|leader| core.io(leader)) else { return };
+                if let (Some(leader), false) = (leader, std::mem::replace(&mut io.ending, true)) {
+                    self.ask_to_end(core, user_data(leader, IO));
                 }
             }
             Place::Lingering => {}

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::setup::{LEVELS, build};
 use super::{IO, Uring, user_data};
+use io_uring::register::Restriction;
+
 use crate::backend::Engine;
 use crate::{Backend, Config, Events, Mode, OpId, Queue, Recv, Send, SendMode, Source, Token, Wait, What};
 
@@ -70,21 +72,94 @@ fn echo(queue: &mut Queue, rounds: u32) -> u32 {
 
 #[test]
 fn t08__every_set_of_flags_works() {
-    let core_config = Config { backend: Backend::Uring, ..Config::default() };
     for level in 0..LEVELS {
-        let mut queue = queue();
         let ring = build(64, 1024, level).unwrap();
-        let core = queue.core();
-        let pools = (
-            crate::pool::Pool::new(crate::pool::STRIDE, 4, 2).unwrap(),
-            crate::pool::Pool::new(4096, 4, 0).unwrap(),
-        );
-        let fresh = crate::core::Core::new(&core_config, pools.0, pools.1).unwrap();
-        let (uring, setup) = Uring::at_level(&core_config, &fresh, ring).unwrap();
-        assert_eq!(setup.flags.contains(&"DEFER_TASKRUN"), level < 2, "{:?}", setup.flags);
-        *core = fresh;
-        queue.backend = Engine::Uring(Box::new(uring));
-        assert_eq!(echo(&mut queue, 50), 0, "level {level}");
+        assert_eq!(ring.1.contains(&"DEFER_TASKRUN"), level < 2, "{:?}", ring.1);
+        assert_eq!(echo(&mut queue_on(ring, true), 50), 0, "level {level}");
+    }
+}
+
+/// A queue on a ring of the test's own making.
+fn queue_on(ring: (io_uring::IoUring, Vec<&'static str>), min_timeout: bool) -> Queue {
+    let config = Config { backend: Backend::Uring, ..Config::default() };
+    let mut queue = queue();
+    let pools = (
+        crate::pool::Pool::new(crate::pool::STRIDE, 4, 2).unwrap(),
+        crate::pool::Pool::new(4096, 4, 0).unwrap(),
+    );
+    let fresh = crate::core::Core::new(&config, pools.0, pools.1).unwrap();
+    let (mut uring, _) = Uring::at_level(&config, &fresh, ring).unwrap();
+    uring.min_timeout &= min_timeout;
+    // The old ring is idle: nothing of its core is in the kernel but the doorbell, which `Uring` ends.
+    *queue.core() = fresh;
+    queue.backend = Engine::Uring(Box::new(uring));
+    queue
+}
+
+/// An operation that somebody has forbidden on this ring. On epoll: `tests/conformance/setup.rs`.
+#[test]
+fn t07__forbidden_operation_fails_alone() {
+    let ring = io_uring::IoUring::builder().setup_r_disabled().build(64).unwrap();
+    let fsync = io_uring::opcode::Fsync::CODE;
+    let mut allowed: Vec<_> = (0..58).filter(|op| *op != fsync).map(Restriction::sqe_op).collect();
+    allowed.extend((0..27).map(Restriction::register_op));
+    allowed.push(Restriction::sqe_flags_allowed(0xff));
+    ring.submitter().register_restrictions(&mut allowed).unwrap();
+    ring.submitter().register_enable_rings().unwrap();
+    let mut queue = queue_on((ring, Vec::new()), true);
+    let file = queue.adopt(OwnedFd::from(std::fs::File::open("/proc/self/exe").unwrap())).unwrap();
+    let id = queue.submit(Token(1), crate::Fsync { source: file, data_only: true }).unwrap();
+    let mut events = Events::default();
+    queue.wait(&mut events, Wait::until(Instant::now() + Duration::from_secs(5))).unwrap();
+    let event = events.drain().next().unwrap();
+    assert!(event.last && event.id == Some(id));
+    match event.what {
+        What::Failed { error, done: 0, .. } => assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(echo(&mut queue, 50), 0);
+}
+
+/// What kernels know, newest first; each gets what it knows, and the rest is done without.
+#[test]
+fn t10__older_kernels_get_what_they_know() {
+    let kernels: [(&str, u32, bool, &[&str]); 5] = [
+        ("6.12", 0, true, &["NO_SQARRAY", "DEFER_TASKRUN", "SINGLE_ISSUER", "COOP_TASKRUN", "SUBMIT_ALL"]),
+        ("6.6", 0, false, &["NO_SQARRAY", "DEFER_TASKRUN", "SINGLE_ISSUER", "COOP_TASKRUN", "SUBMIT_ALL"]),
+        ("6.1", 1, false, &["DEFER_TASKRUN", "SINGLE_ISSUER", "COOP_TASKRUN", "SUBMIT_ALL"]),
+        ("5.19", 2, false, &["COOP_TASKRUN", "SUBMIT_ALL"]),
+        ("5.11", 3, false, &[]),
+    ];
+    for (kernel, level, min_timeout, known) in kernels {
+        let ring = build(64, 1024, level).unwrap();
+        let all = ["NO_SQARRAY", "DEFER_TASKRUN", "SINGLE_ISSUER", "COOP_TASKRUN", "SUBMIT_ALL"];
+        for flag in all {
+            assert_eq!(ring.1.contains(&flag), known.contains(&flag), "{flag} on {kernel}");
+        }
+        let mut queue = queue_on(ring, min_timeout);
+        assert_eq!(echo(&mut queue, 20), 0, "{kernel}");
+        // A batch comes whole where the kernel can wait for it, and where it cannot.
+        let (ours, mut theirs) = pair(&mut queue);
+        let (others, mut their_others) = pair(&mut queue);
+        for source in [ours, others] {
+            queue.submit(Token(1), Recv { source, mode: Mode::Once }).unwrap();
+        }
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(5));
+            theirs.write_all(b"a").unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+            their_others.write_all(b"b").unwrap();
+            (theirs, their_others)
+        });
+        let until = Instant::now() + Duration::from_secs(20);
+        let mut events = Events::default();
+        let mut data = 0;
+        while data < 2 {
+            queue.wait(&mut events, Wait::until(until).batch(2, Duration::from_secs(1))).unwrap();
+            data += events.drain().filter(|e| matches!(e.what, What::Data(_))).count();
+            assert!(Instant::now() < until, "{kernel}: {:?}", queue.stats());
+        }
+        drop(writer.join().unwrap());
     }
 }
 
