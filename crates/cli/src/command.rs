@@ -10,3 +10,4 @@ pub mod ping;
 pub mod serve;
 pub mod sim;
 mod start;
+pub mod stat;

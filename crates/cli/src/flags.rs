@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use peyk_sim::workload::Name;
 
-use crate::transport::tcp::Waiting;
+use crate::{command::stat::SHORTEST, transport::tcp::Waiting};
 
 pub use sim::{Sim, SimCheck, SimCommand, SimJob, SimJobs, SimLoad, SimMerge, SimOutput, SimRun};
 
@@ -43,6 +43,8 @@ pub enum Command {
     Serve(Serve),
     /// Send requests to an echo server and print how long each takes.
     Ping(Ping),
+    /// Show counters and rates of a running stack, by shard.
+    Stat(Stat),
     /// Print the Homa packets of a capture, one line each.
     Decode(Decode),
     // Described by its flags, whose longer text a comment here would hide.
@@ -364,6 +366,9 @@ pub struct Serve {
     /// Address and Homa port.
     #[arg(long, default_value = "0.0.0.0:4000", value_name = "ADDRESS:PORT")]
     pub bind: String,
+    /// Where `peyk stat` finds the counters: a path for a Unix socket, or `none`; by default one that it looks for.
+    #[arg(long, value_name = "PATH|none")]
+    pub export: Option<String>,
     /// Settings of the stack.
     #[command(flatten)]
     pub stack: StackFlags,
@@ -418,6 +423,36 @@ pub struct StackFlags {
     /// Write every packet sent and received to this pcapng file, for `peyk decode` or Wireshark.
     #[arg(long, value_name = "FILE")]
     pub capture: Option<PathBuf>,
+}
+
+/// Show counters and rates of a running stack, by shard.
+///
+/// Reads what the stack exports: `peyk serve` does, and any program that calls `Stack::export`. Its shards publish
+/// their counters in their own time, ten times a second; reading them disturbs nothing.
+///
+/// On a terminal the view is drawn anew after every interval, until q is pressed. Elsewhere, or with --count, the
+/// same numbers come as lines.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "EXAMPLES:\n  peyk serve & peyk stat\n  peyk stat --count 1 --json | jq .total.per_second\n  \
+                        peyk stat 4711 --interval 200ms\n  peyk stat --prometheus > /var/lib/node_exporter/peyk.prom"
+)]
+pub struct Stat {
+    /// Number of the process, or path of the Unix socket, that has the stack; without it, the only one there is.
+    #[arg(value_name = "PID|PATH")]
+    pub stack: Option<String>,
+    /// Time between two looks, and over which rates are taken.
+    #[arg(short, long, value_parser = stat_interval, default_value = "1s", value_name = "TIME")]
+    pub interval: Duration,
+    /// Print so many samples as lines, each after an interval; without it, until interrupted.
+    #[arg(short, long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Print every counter and its rate as JSON, a line for each sample.
+    #[arg(long, conflicts_with = "prometheus")]
+    pub json: bool,
+    /// Print every counter once, in the exposition format of Prometheus.
+    #[arg(long, conflicts_with = "count")]
+    pub prometheus: bool,
 }
 
 /// Print the Homa packets of a capture, one line each.
@@ -521,6 +556,12 @@ fn percent(text: &str) -> Result<f64, String> {
         Ok(_) => Err("a percentage lies between 0 and 100".into()),
         Err(_) => Err(format!("`{text}` is not a percentage: write 60% or 60")),
     }
+}
+
+/// A time that is not too short for rates.
+fn stat_interval(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time < SHORTEST { Err(format!("at least {} ms", SHORTEST.as_millis())) } else { Ok(time) }
 }
 
 /// Parses `10s`, `1.5s`, `500ms`, `100us`, `2m` or seconds without a unit.

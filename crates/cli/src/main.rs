@@ -1,4 +1,4 @@
-//! The command `peyk`: demo, bench, kcm, serve, ping, decode, sim. No protocol is here: this crate measures and shows.
+//! The command `peyk`: demo, bench, kcm, serve, ping, stat, decode, sim. No protocol is here: this crate measures and shows.
 
 #![forbid(unsafe_code)]
 
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         Command::Sim(flags) => return command::sim::run(flags),
         Command::Serve(flags) => command::serve::run(flags),
         Command::Ping(flags) => command::ping::run(flags),
+        Command::Stat(flags) => command::stat::run(flags),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -247,10 +247,12 @@ pub use peyk_stack::Service;
 pub use peyk_stack::tasks;
 
 pub use peyk_homa::RpcError;
+#[doc(hidden)]
+pub use peyk_sockbuf::stream;
 /// A moment in the time of a stack, as a [`Service`] sees it.
 pub use peyk_stack::Instant;
 pub use peyk_stack::driver::Caps;
-pub use peyk_stack::{AppUsage, MeshStats, Usage};
+pub use peyk_stack::{AppUsage, Exporting, MeshStats, Usage};
 pub use peyk_stack::{Backend, BindError, Context, Error, Poll, Serving, StackStats as Stats, StartError};
 #[doc(hidden)]
 pub use peyk_stack::{driver::pin_to_cpu, measure_hand_over};

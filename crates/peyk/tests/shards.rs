@@ -12,8 +12,8 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use common::{World, contents, echo, eventually, until_idle, wait};
-use peyk::homa::{Addr, Socket};
-use peyk::{BindError, Config, Error, Stack};
+use peyk::homa::{Addr, Event, Socket};
+use peyk::{BindError, Config, Context, Error, Service, Stack};
 
 fn stack(world: World, shards: usize) -> Stack {
     Stack::start(world.config().with_shards(shards)).unwrap()
@@ -80,6 +80,47 @@ fn s7_strays_take_effect_once_at_their_owner() {
         assert!(stats.mesh.handed_over > 0, "no train of 4,000 requests had packets for two shards");
         assert_eq!(stats.homa.drop_no_socket, 0);
     });
+}
+
+/// S6: an RPC, and all that is known of it, is at one shard, and at no other.
+#[test]
+fn s6_each_rpc_is_in_the_table_of_one_shard() {
+    each_world(|world| {
+        let (a, b) = (stack(world, 4), stack(world, 1));
+        let (server, addr) = world.bind(&a, 4000);
+        let client = Socket::open(&b).unwrap();
+        let calls = client.call_many((0..500).map(|i| (addr, contents(i, 1 + i as usize * 10))));
+        let requests: Vec<_> = (0..500).map(|_| wait(server.recv()).unwrap()).collect();
+        let at = a.shard_stats().unwrap().into_iter().map(|shard| shard.usage.rpcs).collect::<Vec<_>>();
+        assert_eq!(at.iter().sum::<usize>(), 500, "{at:?}");
+        assert!(at.iter().all(|&count| count > 0 && count < 500), "{at:?}");
+        for request in requests {
+            let message = request.message().clone();
+            wait(request.reply(message)).unwrap();
+        }
+        assert!(wait(calls).into_iter().all(|result| result.is_ok()));
+        until_idle(&a);
+    });
+}
+
+/// S8: who waits for an answer and goes away leaves nothing behind: what it asked was moved, not borrowed.
+#[test]
+fn s8_answers_that_nobody_waits_for_leave_nothing() {
+    let world = World::EPOLL_V4;
+    let (a, b) = (stack(world, 2), stack(world, 2));
+    let (server, addr) = world.bind(&a, 4000);
+    let client = Socket::open(&b).unwrap();
+    let message = contents(1, 100_000);
+    for round in 0..200 {
+        let call = client.call(addr, message.clone());
+        if round % 2 == 0 {
+            drop(wait(server.recv()).unwrap());
+        }
+        drop(call);
+    }
+    drop(server);
+    until_idle(&b);
+    until_idle(&a);
 }
 
 /// Packets made by hand reach their owner whoever receives them, and garbage nobody.
@@ -209,11 +250,55 @@ fn a_wedged_application_blocks_nobody_else() {
     echo.join().unwrap();
 }
 
+/// Answers requests with themselves.
+struct Echo;
+
+impl Service for Echo {
+    fn on_event(&mut self, cx: &mut Context<'_>, event: Event) {
+        if let Event::Request { rpc, message, .. } = event {
+            let _ = cx.reply(rpc, message.into());
+        }
+    }
+}
+
+/// One address, served by one shard after the other, while calls are made to it: each ends, and those that
+/// are made while it is there are answered.
+fn move_about(world: World, a: &Stack, b: &Stack, rounds: u64) {
+    let client = Socket::open(b).unwrap();
+    let mut at = world.at(6000).with_udp_port(0);
+    for round in 0..rounds {
+        let shard = round as usize % a.shard_count();
+        // The shard that had it closes it in its own time.
+        let serving = eventually(
+            || format!("no room on shard {shard}"),
+            || {
+                let (tell, told) = std::sync::mpsc::channel();
+                let serving = a.serve_on(shard, move |cx| {
+                    let _ = tell.send(cx.bind(at)?.1);
+                    Ok(Box::new(Echo))
+                });
+                at = told.try_recv().unwrap_or(at);
+                serving.ok()
+            },
+        );
+        let message = contents(round, 2000);
+        assert_eq!(wait(client.call(at, message.clone())).unwrap().message, message);
+        let last = client.call(at, message);
+        serving.stop();
+        // Answered, or refused because its socket is gone.
+        match wait(last) {
+            Ok(_) | Err(Error::Rpc(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Sockets opened, bound, used and closed by two threads while others talk: nothing stays.
+/// Sockets opened, bound, used, moved from shard to shard and closed by several threads while others talk:
+/// nothing stays.
 #[test]
 fn thousands_of_sockets_leave_nothing_behind() {
     let world = World::EPOLL_V4;
@@ -242,6 +327,7 @@ fn thousands_of_sockets_leave_nothing_behind() {
                 }
             });
         }
+        scope.spawn(|| move_about(world, &a, &b, rounds / 5));
         scope.spawn(|| {
             let client = Socket::open(&b).unwrap();
             for round in 0..20 {

@@ -8,6 +8,7 @@
 //!   stream    bytes, one writer to one reader: what TCP keeps for each direction of a socket
 //!   record    messages or datagrams with a budget of bytes, one to one; ready: which of many have some
 //!   ring      many-to-many queue      spsc      one-to-one queue      oneshot   one value, one future
+//!   snapshot  numbers that one thread publishes and any may read, all of one moment
 //!   doorbell  wake a thread only if it sleeps   waiters   wake a task only if one waits
 //! ```
 //!
@@ -27,6 +28,7 @@ pub mod record;
 mod region;
 pub mod ring;
 mod sleep;
+pub mod snapshot;
 pub mod spsc;
 pub mod stream;
 mod sync;

@@ -102,6 +102,12 @@ pub enum Site {
     ReadySet,
     /// The fence between taking a queue's mark and the last look into it.
     ReadyTake,
+    /// The writer's fence between saying that numbers change and changing them.
+    SnapshotOpen,
+    /// Saying that published numbers are whole.
+    SnapshotClose,
+    /// The reader's fence between reading numbers and looking whether they changed meanwhile.
+    SnapshotCheck,
     /// Dropping a message, before its memory is written again in place.
     PageRelease,
     /// Pushing a page on the return list.

@@ -16,6 +16,7 @@ use peyk_kevent::Handle;
 use peyk_sockbuf::oneshot::Completer;
 use peyk_sockbuf::ready::ReadySet;
 use peyk_sockbuf::ring::Ring;
+use peyk_sockbuf::snapshot::Publisher;
 use peyk_sockbuf::waiters::WaitList;
 use peyk_sockbuf::{Message, Payload};
 
@@ -88,6 +89,11 @@ pub(crate) enum Submission {
     },
     Stats {
         done: Completer<StackStats>,
+    },
+    /// Publishes the shard's counters from now on.
+    Export {
+        publisher: Publisher,
+        done: Completer<()>,
     },
     /// Tells all applications on other threads that the stack stops, and takes no more from them.
     EndApp {
@@ -475,6 +481,7 @@ impl App {
             Submission::Serve { .. }
             | Submission::StopService { .. }
             | Submission::Stats { .. }
+            | Submission::Export { .. }
             | Submission::EndApp { .. }
             | Submission::Stop => unreachable!("the shard handles these itself"),
         }
@@ -678,9 +685,14 @@ impl App {
         self.sockets.drain().for_each(|(_, s)| s.end(STOPPED));
     }
 
+    /// As [`App::usage`], without what would take a look at every socket.
+    pub fn brief(&self) -> AppUsage {
+        AppUsage { sockets: self.sockets.len(), behind: self.dirty.len(), ..AppUsage::default() }
+    }
+
     /// What is held for applications right now.
     pub fn usage(&self) -> AppUsage {
-        let mut usage = AppUsage { sockets: self.sockets.len(), ..AppUsage::default() };
+        let mut usage = self.brief();
         for s in self.sockets.values() {
             usage.calls += s.calls.len();
             usage.parked += s.parked.len();

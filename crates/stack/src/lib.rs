@@ -26,6 +26,7 @@ mod config;
 mod core;
 pub mod driver;
 mod error;
+mod export;
 pub mod kcm;
 mod mesh;
 mod service;
@@ -43,6 +44,7 @@ pub use app::{CallOptions, Outcome, Response};
 pub use config::{Backend, Config, Poll};
 pub use driver::fault::Faults;
 pub use error::{BindError, Error, StartError};
+pub use export::Exporting;
 #[doc(hidden)]
 pub use mesh::measure_hand_over;
 pub use peyk_sansio::Instant;

@@ -21,9 +21,10 @@ use crate::clock::Clock;
 use crate::config::Poll;
 use crate::core::Core;
 use crate::driver::{Received, Watched};
+use crate::export::Exports;
 use crate::mesh::Crossing;
 use crate::service::{Context, Service};
-use crate::stats::{StackStats, Usage};
+use crate::stats::{AppUsage, StackStats, Usage};
 use peyk_kevent::{Spin, Wait};
 
 /// Bytes handed to the driver in one turn before looking for received packets again: one full
@@ -106,6 +107,8 @@ pub(crate) struct Shard {
     looked_in_vain: bool,
     stopping: bool,
     turns: u64,
+    /// Where its counters go, if anybody wants them.
+    exports: Exports,
     /// Submissions taken out of the ring since something was found that had not fit into it.
     taken_since_late: usize,
 }
@@ -137,6 +140,7 @@ impl Shard {
             looked_in_vain: false,
             stopping: false,
             turns: 0,
+            exports: Exports::default(),
             taken_since_late: 0,
         }
     }
@@ -157,15 +161,18 @@ impl Shard {
         let more = self.cross() | self.submissions();
         if self.core.endpoint.poll_timeout().is_some_and(|at| at <= self.core.now) {
             self.core.endpoint.handle_timeout(self.core.now);
+            self.exports.touch();
         }
         self.events();
         let service_wants = self.turn_services();
         self.budget.balance(self.number, &mut self.core.endpoint);
         let more = self.core.transmit(TRANSMIT_BURST) || more;
+        let export = self.export();
         if more {
             return self.at_once();
         }
-        let deadline = self.core.endpoint.poll_timeout().into_iter().chain(service_wants).min();
+        let own = [self.core.endpoint.poll_timeout(), service_wants, export];
+        let deadline = own.into_iter().flatten().min();
         match deadline {
             Some(at) if at <= self.core.now => self.at_once(),
             at => self.next_wait(at),
@@ -213,7 +220,9 @@ impl Shard {
                 Received::Unreachable { remote, why } => endpoint.handle_unreachable(*now, remote, why),
             }
         });
-        if !woke {
+        if woke {
+            self.exports.touch();
+        } else {
             *now = clock.now();
         }
         self.looked_in_vain = !woke && (self.looked_in_vain || self.is_looking);
@@ -262,6 +271,7 @@ impl Shard {
         }
         if taken > 0 {
             self.shared.made_space();
+            self.exports.touch();
         }
         if self.shared.has_late() {
             // They come after everything that was in the ring when they found it full.
@@ -285,6 +295,11 @@ impl Shard {
             Submission::Stats { done } => {
                 let stats = self.stats();
                 let _ = done.complete(stats);
+            }
+            Submission::Export { publisher, done } => {
+                self.exports.add(publisher);
+                self.export();
+                let _ = done.complete(());
             }
             Submission::EndApp { done } => {
                 self.app.stop();
@@ -376,14 +391,27 @@ impl Shard {
         }
     }
 
+    /// Publishes the counters if that is due; returns when it is due next.
+    fn export(&mut self) -> Option<Instant> {
+        if self.exports.due()? <= self.core.now {
+            let stats = StackStats { app: self.app.brief(), ..self.counters() };
+            self.exports.publish(self.core.now, &stats);
+        }
+        self.exports.due()
+    }
+
     fn stats(&mut self) -> StackStats {
+        StackStats { app: self.app.usage(), ..self.counters() }
+    }
+
+    fn counters(&mut self) -> StackStats {
         StackStats {
             turns: self.turns,
             homa: self.core.endpoint.stats().clone(),
             mesh: self.core.mesh.as_ref().map(|mesh| mesh.stats).unwrap_or_default(),
             driver: self.core.driver.stats().clone(),
             usage: Usage::of(&mut self.core.endpoint),
-            app: self.app.usage(),
+            app: AppUsage::default(),
         }
     }
 

@@ -1,11 +1,13 @@
 //! Counters of a running stack, as a snapshot.
 
-use peyk_homa::Endpoint;
+use std::fmt;
+
+use peyk_homa::{Endpoint, TYPE_NAMES};
 
 use crate::driver::DriverStats;
 
 /// Counters of one shard at one moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct StackStats {
     /// Passes of the shard's loop.
@@ -99,6 +101,8 @@ impl Usage {
 pub struct AppUsage {
     /// Open sockets.
     pub sockets: usize,
+    /// Sockets whose application does not keep up: what comes for them finds their rings full.
+    pub behind: usize,
     /// Calls under way.
     pub calls: usize,
     /// Calls and replies that wait for send memory.
@@ -112,6 +116,7 @@ pub struct AppUsage {
 impl AppUsage {
     fn add(&mut self, other: &AppUsage) {
         self.sockets += other.sockets;
+        self.behind += other.behind;
         self.calls += other.calls;
         self.parked += other.parked;
         self.queued += other.queued;
@@ -124,7 +129,63 @@ impl AppUsage {
     }
 }
 
+/// The name of one number of [`StackStats`], as it is written for Prometheus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Name {
+    group: &'static str,
+    name: &'static str,
+    /// It may fall, as what is held right now; all others only grow.
+    pub is_gauge: bool,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = if self.is_gauge { "" } else { "_total" };
+        write!(f, "peyk_{}_{}{end}", self.group, self.name.to_ascii_lowercase())
+    }
+}
+
+/// Priorities as words.
+const LEVELS: [&str; 8] = ["0", "1", "2", "3", "4", "5", "6", "7"];
+
 impl StackStats {
+    /// Every number with its name, always in the same order; of what is held for applications, what is
+    /// known without a look at every socket.
+    pub(crate) fn each(&self, mut to: impl FnMut(Name, u64)) {
+        let mut counter = |group, name, value| to(Name { group, name, is_gauge: false }, value);
+        counter("shard", "turns", self.turns);
+        let homa = &self.homa;
+        TYPE_NAMES.iter().zip(homa.sent).for_each(|(&kind, n)| counter("homa_sent", kind, n));
+        TYPE_NAMES.iter().zip(homa.received).for_each(|(&kind, n)| counter("homa_received", kind, n));
+        LEVELS.iter().zip(homa.data_sent_at).for_each(|(&level, n)| counter("homa_data_sent_at", level, n));
+        homa.iter().for_each(|(name, n)| counter("homa", name, n));
+        self.driver.iter().for_each(|(name, n)| counter("driver", name, n));
+        counter("mesh", "handed_over", self.mesh.handed_over);
+        counter("mesh", "taken_over", self.mesh.taken_over);
+        counter("mesh", "dropped", self.mesh.dropped);
+        let mut gauge = |group, name, value| to(Name { group, name, is_gauge: true }, value);
+        let Usage {
+            sockets,
+            rpcs,
+            peers,
+            send_bytes,
+            granted_bytes,
+            memory_waiters,
+            free_pages,
+            total_pages,
+        } = self.usage;
+        gauge("usage", "sockets", sockets as u64);
+        gauge("usage", "rpcs", rpcs as u64);
+        gauge("usage", "peers", peers as u64);
+        gauge("usage", "send_bytes", send_bytes);
+        gauge("usage", "granted_bytes", granted_bytes);
+        gauge("usage", "memory_waiters", memory_waiters as u64);
+        gauge("usage", "free_pages", free_pages.into());
+        gauge("usage", "total_pages", total_pages.into());
+        gauge("app", "sockets", self.app.sockets as u64);
+        gauge("app", "behind", self.app.behind as u64);
+    }
+
     /// Adds another shard's counters.
     pub fn add(&mut self, other: &StackStats) {
         self.turns += other.turns;

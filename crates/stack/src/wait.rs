@@ -24,8 +24,9 @@ pub fn block_on_until<F: Future>(future: F, deadline: Option<Instant>) -> Option
         }
         match deadline {
             None => parker.park(),
-            // Late or woken, the future gets a last look in any case.
-            Some(at) if parker.park_deadline(at) => {}
+            // The end of a wake-up that was seen before may end this sleep early, with nothing to
+            // show for it: the clock decides. Late or woken, the future gets a last look in any case.
+            Some(at) if parker.park_deadline(at) || Instant::now() < at => {}
             Some(_) => {
                 return match future.as_mut().poll(&mut cx) {
                     Poll::Ready(output) => Some(output),
@@ -56,6 +57,30 @@ mod tests {
         let (done, completion) = oneshot::cell::<()>();
         assert!(block_on_until(completion, Some(Instant::now() + Duration::from_millis(1))).is_none());
         assert!(done.is_cancelled());
+    }
+
+    #[test]
+    fn block_on_until__does_not_give_up_early_however_often_it_is_woken() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let (done, mut polls) = (AtomicBool::new(false), 0);
+        std::thread::scope(|scope| {
+            let woken = std::future::poll_fn(|cx: &mut Context<'_>| {
+                polls += 1;
+                if polls <= 2 {
+                    let (waker, done) = (cx.waker().clone(), &done);
+                    scope.spawn(move || {
+                        while !done.load(Ordering::Relaxed) {
+                            waker.wake_by_ref();
+                            std::thread::yield_now();
+                        }
+                    });
+                }
+                if polls < 50_000 { Poll::Pending } else { Poll::Ready(()) }
+            });
+            let result = block_on_until(woken, Some(Instant::now() + Duration::from_secs(600)));
+            done.store(true, Ordering::Relaxed);
+            assert!(result.is_some(), "gave up long before the time");
+        });
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `peyk bench shards`: the same work by one thread and by two, and what crossing between them costs.
 
+mod streams;
+
 use std::{
     hint::{black_box, spin_loop},
     net::UdpSocket,
@@ -59,6 +61,21 @@ struct Crossing {
     line_ns: f64,
 }
 
+/// Bytes from thread to thread.
+#[derive(Serialize)]
+struct Stream {
+    /// By what.
+    by: &'static str,
+    /// Length of a write in bytes.
+    bytes: usize,
+    /// Nanoseconds a write.
+    ns: f64,
+    /// How many times as long as the first of them, which is ours, in the same round.
+    ratio: f64,
+    /// As in [`Row`].
+    line_ns: f64,
+}
+
 #[derive(Serialize)]
 struct Report {
     cpus: Vec<usize>,
@@ -68,6 +85,7 @@ struct Report {
     request_bytes: usize,
     rows: Vec<Row>,
     hand_over: Vec<Crossing>,
+    streams: Vec<Stream>,
 }
 
 /// One round of a piece of work: operations and CPU seconds by so many threads in the time given.
@@ -88,6 +106,7 @@ pub fn run(flags: &BenchShards) -> Result<()> {
     let mut figures: Vec<Vec<[f64; 5]>> = vec![Vec::new(); WORKS.len()];
     let sizes = [64, 1400];
     let mut crossings: Vec<Vec<[f64; 2]>> = vec![Vec::new(); sizes.len()];
+    let mut written: Vec<Vec<[f64; 3]>> = vec![Vec::new(); streams::CONTESTANTS.len()];
     for _ in 0..flags.rounds {
         for ((_, work, _), figures) in WORKS.iter().zip(&mut figures) {
             let (one, cpu_one) = work(&flags.cpus[..1], flags.time)?;
@@ -97,6 +116,11 @@ pub fn run(flags: &BenchShards) -> Result<()> {
         for (&bytes, crossings) in sizes.iter().zip(&mut crossings) {
             let ns = peyk::measure_hand_over([flags.cpus[0], flags.cpus[1]], 200_000, bytes)?;
             crossings.push([ns, line(&flags.cpus)]);
+        }
+        let mut ours = None;
+        for ((_, contestant), written) in streams::CONTESTANTS.iter().zip(&mut written) {
+            let ns = contestant(&flags.cpus);
+            written.push([ns, ns / *ours.get_or_insert(ns), line(&flags.cpus)]);
         }
     }
     let middle = |values: &[[f64; 5]], at: usize| median(values.iter().map(|v| v[at]).collect());
@@ -114,6 +138,10 @@ pub fn run(flags: &BenchShards) -> Result<()> {
         ns: median(values.iter().map(|v| v[0]).collect()),
         line_ns: median(values.iter().map(|v| v[1]).collect()),
     });
+    let stream = |(by, values): (&'static str, &[[f64; 3]])| {
+        let [ns, ratio, line_ns] = [0, 1, 2].map(|at| median(values.iter().map(|v| v[at]).collect()));
+        Stream { by, bytes: streams::WRITE, ns, ratio, line_ns }
+    };
     let report = Report {
         cpus: flags.cpus.clone(),
         rounds: flags.rounds,
@@ -122,6 +150,7 @@ pub fn run(flags: &BenchShards) -> Result<()> {
         request_bytes: SIZE,
         rows: rows.collect(),
         hand_over: hand_over.collect(),
+        streams: streams::CONTESTANTS.iter().zip(&written).map(|((by, _), v)| stream((by, v))).collect(),
     };
     print(&report);
     if let Some(path) = &flags.json {
@@ -144,6 +173,11 @@ fn print(report: &Report) {
     for crossing in &report.hand_over {
         let what = format!("packet of {} bytes", crossing.bytes);
         println!("{what:<40}{:>12.0}{:>42.0}", crossing.ns, crossing.line_ns);
+    }
+    println!("\n{:<40}{:>12}{:>20}{:>22}", "from thread to thread", "ns each", "times ours", "line ns");
+    for stream in &report.streams {
+        let what = format!("{} B by {}", stream.bytes, stream.by);
+        println!("{what:<48}{:>4.0}{:>20.2}{:>22.0}", stream.ns, stream.ratio, stream.line_ns);
     }
     println!(
         "\nCPU: time of one operation by two, by that by one. Clients are part of the same threads or process."

@@ -4,7 +4,7 @@ use std::sync::mpsc::channel;
 
 use anyhow::{Context, Result};
 
-use super::start;
+use super::{start, stat};
 use crate::flags::Serve;
 
 /// Serves until interrupted.
@@ -28,8 +28,13 @@ pub fn run(flags: &Serve) -> Result<()> {
         stack.caps()
     );
     println!("peyk ping {bound} sends requests to it; Ctrl-C stops it");
+    let exporting = stat::export(&stack, flags.export.as_deref())?;
+    if let Some(exporting) = &exporting {
+        println!("peyk stat {} shows its counters", exporting.path().display());
+    }
     // The handler lives as long as the process, so only an interruption ends this wait.
     let _ = interrupted.recv();
+    drop(exporting);
     let stats = stack.stats().ok();
     serving.stop();
     stack.stop();

@@ -53,6 +53,11 @@ fn shards_gives_every_line_beside_the_distance_of_the_cpus() {
             assert!(row[field].as_f64().unwrap() > 0.0, "{field} in {row}");
         }
     }
+    let streams = figures["streams"].as_array().unwrap();
+    assert_eq!((streams.len(), streams[0]["ratio"].as_f64()), (4, Some(1.0)));
+    for stream in streams {
+        assert!(stream["ns"].as_f64().unwrap() > 0.0 && stream["line_ns"].as_f64().unwrap() > 0.0);
+    }
     for crossing in crossings {
         assert!(crossing["ns"].as_f64().unwrap() > 0.0 && crossing["line_ns"].as_f64().unwrap() > 0.0);
     }

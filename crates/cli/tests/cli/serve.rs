@@ -1,4 +1,4 @@
-//! `peyk serve` and `peyk ping` against each other.
+//! `peyk serve`, `peyk ping` and `peyk stat` with each other.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -14,7 +14,12 @@ struct Server {
 
 impl Server {
     fn start(bind: &str) -> (Server, String) {
+        Server::start_with(bind, &[])
+    }
+
+    fn start_with(bind: &str, flags: &[&str]) -> (Server, String) {
         let mut child = crate::common::peyk(&["serve", "--bind", bind, "--udp-port", "0"])
+            .args(flags)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -97,4 +102,41 @@ fn a_capture_of_ping_decodes_to_its_packets() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let data = |side: &str| text.lines().filter(|l| l.contains(" DATA ") && l.contains(side)).count();
     assert_eq!((data(" client,"), data(" server,")), (2, 2), "{text}");
+}
+
+#[test]
+fn stat_shows_each_shard_as_lines_json_and_for_prometheus() {
+    let socket = crate::common::path("stat.sock");
+    let at = socket.to_str().unwrap();
+    let (server, address) = Server::start_with("127.0.0.1:4000", &["--shards", "2", "--export", at]);
+    crate::common::run(&["ping", &address, "-c", "300", "-i", "0", "--quiet"]);
+    let stat = |flags: &[&str]| {
+        let output = crate::common::run(&[&["stat", at, "--interval", "300ms"], flags].concat());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let json: serde_json::Value = serde_json::from_str(&stat(&["--count", "1", "--json"])).unwrap();
+    let requests =
+        |part: &serde_json::Value| part["numbers"]["homa_requests_received_total"].as_u64().unwrap();
+    let shards = json["shards"].as_array().unwrap();
+    assert_eq!((shards.len(), requests(&json["total"])), (2, 300));
+    assert_eq!(shards.iter().map(requests).sum::<u64>(), 300);
+    assert!(json["seconds"].as_f64().unwrap() >= 0.3);
+    let rates = &json["total"]["per_second"];
+    assert!(rates["homa_requests_received_total"].is_f64() && rates["usage_sockets"].is_null(), "{rates}");
+    assert_eq!(json["info"]["shards"], "2");
+
+    let lines = stat(&["--count", "2"]);
+    assert_eq!(lines.matches("requests received /s").count(), 2, "{lines}");
+    assert!(lines.contains("shard 0") && lines.contains("shard 1"), "{lines}");
+    let text = stat(&["--prometheus"]);
+    let total = |line: &&str| line.starts_with("peyk_homa_requests_received_total{");
+    let values =
+        text.lines().filter(total).map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap());
+    assert_eq!(values.sum::<u64>(), 300, "{text}");
+
+    server.interrupt();
+    assert!(!socket.exists(), "the socket is gone with its server");
+    let output = crate::common::peyk(&["stat", at, "--count", "1"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no stack exports its counters at"));
 }

@@ -5,6 +5,7 @@
 //! `RUSTFLAGS="--cfg loom" cargo test -p peyk-sockbuf --test loom --release`
 #![cfg(loom)]
 
+mod shards;
 mod stream;
 
 use std::process::Command;
