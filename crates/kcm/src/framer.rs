@@ -200,6 +200,20 @@ pub(crate) fn line_end(bytes: &[u8], from: usize) -> Option<usize> {
     bytes.get(from..)?.iter().position(|&byte| byte == b'\n').map(|at| from + at + 1)
 }
 
+/// The end of the first line of a message of lines and data; the verdict if there is none yet, or if it is
+/// longer than such lines are.
+pub(crate) fn first_line(bytes: &[u8], resume: &mut Resume) -> Result<usize, Verdict> {
+    const MAX: usize = 64 * 1024;
+    let end = line_end(bytes, resume.at);
+    if end.unwrap_or(bytes.len()) > MAX {
+        return Err(Verdict::too_big("a line of more than 64 KiB"));
+    }
+    end.ok_or_else(|| {
+        resume.at = bytes.len();
+        Verdict::Need(bytes.len() + 1)
+    })
+}
+
 /// A line without its end, `\r\n` or `\n`.
 pub(crate) fn chomp(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);

@@ -153,58 +153,17 @@ impl<'a> Vm<'a> {
 
     fn alu64(&self, insn: Insn) -> u64 {
         let (a, b) = (self.reg(insn.dst), self.operand(insn));
-        let signed = insn.off != 0;
         match insn.op & 0xf0 {
-            alu::ADD => a.wrapping_add(b),
-            alu::SUB => a.wrapping_sub(b),
-            alu::MUL => a.wrapping_mul(b),
-            alu::DIV if signed && b != 0 => (a as i64).wrapping_div(b as i64) as u64,
-            alu::DIV => a.checked_div(b).unwrap_or(0),
-            alu::MOD if signed && b != 0 => (a as i64).wrapping_rem(b as i64) as u64,
-            alu::MOD => a.checked_rem(b).unwrap_or(a),
-            alu::OR => a | b,
-            alu::AND => a & b,
-            alu::XOR => a ^ b,
-            alu::LSH => a.wrapping_shl(b as u32),
-            alu::RSH => a.wrapping_shr(b as u32),
-            alu::ARSH => (a as i64).wrapping_shr(b as u32) as u64,
-            alu::NEG => a.wrapping_neg(),
-            alu::MOV => match insn.off {
-                8 => b as i8 as u64,
-                16 => b as i16 as u64,
-                32 => b as i32 as u64,
-                _ => b,
-            },
-            _ => swap(a, insn.imm, true),
+            alu::MOV if insn.off == 32 => b as i32 as u64,
+            _ => u64::calculate(insn, a, b).unwrap_or_else(|| swap(a, insn.imm, true)),
         }
     }
 
     fn alu32(&self, insn: Insn) -> u64 {
-        let (a, b) = (self.reg(insn.dst) as u32, self.operand(insn) as u32);
-        let signed = insn.off != 0;
-        u64::from(match insn.op & 0xf0 {
-            alu::ADD => a.wrapping_add(b),
-            alu::SUB => a.wrapping_sub(b),
-            alu::MUL => a.wrapping_mul(b),
-            alu::DIV if signed && b != 0 => (a as i32).wrapping_div(b as i32) as u32,
-            alu::DIV => a.checked_div(b).unwrap_or(0),
-            alu::MOD if signed && b != 0 => (a as i32).wrapping_rem(b as i32) as u32,
-            alu::MOD => a.checked_rem(b).unwrap_or(a),
-            alu::OR => a | b,
-            alu::AND => a & b,
-            alu::XOR => a ^ b,
-            alu::LSH => a.wrapping_shl(b),
-            alu::RSH => a.wrapping_shr(b),
-            alu::ARSH => (a as i32).wrapping_shr(b) as u32,
-            alu::NEG => a.wrapping_neg(),
-            alu::MOV => match insn.off {
-                8 => b as i8 as u32,
-                16 => b as i16 as u32,
-                _ => b,
-            },
-            // To big-endian swaps on a little-endian machine, to little-endian only cuts.
-            _ => return swap(self.reg(insn.dst), insn.imm, insn.op & insn::X != 0),
-        })
+        let (a, b) = (self.reg(insn.dst), self.operand(insn));
+        // To big-endian swaps on a little-endian machine, to little-endian only cuts.
+        u32::calculate(insn, a as u32, b as u32)
+            .map_or_else(|| swap(a, insn.imm, insn.op & insn::X != 0), u64::from)
     }
 
     fn jump(&mut self, insn: Insn, pc: usize) -> Result<Step, FrameError> {
@@ -377,3 +336,44 @@ fn swap(value: u64, bits: i32, swaps: bool) -> u64 {
         _ => value,
     }
 }
+
+/// The arithmetic of one width.
+trait Calculate: Sized {
+    /// `None` for what is no calculation: changes of the byte order.
+    fn calculate(insn: Insn, a: Self, b: Self) -> Option<Self>;
+}
+
+macro_rules! calculate {
+    ($unsigned:ty, $signed:ty) => {
+        impl Calculate for $unsigned {
+            fn calculate(insn: Insn, a: Self, b: Self) -> Option<Self> {
+                let signed = insn.off != 0;
+                Some(match insn.op & 0xf0 {
+                    alu::ADD => a.wrapping_add(b),
+                    alu::SUB => a.wrapping_sub(b),
+                    alu::MUL => a.wrapping_mul(b),
+                    alu::DIV if signed && b != 0 => (a as $signed).wrapping_div(b as $signed) as $unsigned,
+                    alu::DIV => a.checked_div(b).unwrap_or(0),
+                    alu::MOD if signed && b != 0 => (a as $signed).wrapping_rem(b as $signed) as $unsigned,
+                    alu::MOD => a.checked_rem(b).unwrap_or(a),
+                    alu::OR => a | b,
+                    alu::AND => a & b,
+                    alu::XOR => a ^ b,
+                    alu::LSH => a.wrapping_shl(b as u32),
+                    alu::RSH => a.wrapping_shr(b as u32),
+                    alu::ARSH => (a as $signed).wrapping_shr(b as u32) as $unsigned,
+                    alu::NEG => a.wrapping_neg(),
+                    alu::MOV => match insn.off {
+                        8 => b as i8 as $unsigned,
+                        16 => b as i16 as $unsigned,
+                        _ => b,
+                    },
+                    _ => return None,
+                })
+            }
+        }
+    };
+}
+
+calculate!(u64, i64);
+calculate!(u32, i32);

@@ -1,6 +1,6 @@
 //! NATS: lines, and a payload after those that announce one. Keyed by subject.
 
-use super::{Frame, Framer, Meta, Resume, Spread, Verdict, chomp, decimal, line_end, mqtt};
+use super::{Frame, Framer, Meta, Resume, Spread, Verdict, chomp, decimal, first_line, mqtt};
 
 /// Client and server messages of NATS.
 #[derive(Clone, Copy, Debug, Default)]
@@ -8,21 +8,14 @@ pub struct Nats;
 
 /// The server's limit for control lines; INFO and CONNECT may be longer.
 const CONTROL_MAX: usize = 4096;
-const LINE_MAX: usize = 64 * 1024;
 const PAYLOAD_MAX: u64 = 64 << 20;
 
 impl Framer for Nats {
     fn frame(&mut self, bytes: &[u8], resume: &mut Resume) -> Verdict {
-        let Some(end) = line_end(bytes, resume.at) else {
-            resume.at = bytes.len();
-            return match bytes.len() {
-                length if length > LINE_MAX => Verdict::too_big("a line of more than 64 KiB"),
-                length => Verdict::Need(length + 1),
-            };
+        let end = match first_line(bytes, resume) {
+            Ok(end) => end,
+            Err(verdict) => return verdict,
         };
-        if end > LINE_MAX {
-            return Verdict::too_big("a line of more than 64 KiB");
-        }
         let mut words = chomp(&bytes[..end]).split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         let verb = words.next().unwrap_or_default().to_ascii_uppercase();
         if !matches!(&verb[..], b"PUB" | b"MSG" | b"HPUB" | b"HMSG") {
