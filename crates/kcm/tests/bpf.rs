@@ -128,6 +128,15 @@ fn elf__output_words_become_key_and_header() {
 }
 
 #[test]
+fn elf__may_lie_anywhere_in_memory() {
+    let object = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bpf/thrift.v3.o")).unwrap();
+    for offset in 0..8 {
+        let moved = [vec![0; offset], object.clone()].concat();
+        assert!(Program::from_elf(&moved[offset..], Limits::default()).is_ok(), "{offset}");
+    }
+}
+
+#[test]
 fn elf__what_is_no_object_is_refused() {
     let not = |bytes: &[u8]| Program::from_elf(bytes, Limits::default()).unwrap_err();
     assert!(matches!(not(b""), LoadError::NotBpf(_)));
