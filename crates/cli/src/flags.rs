@@ -1,6 +1,8 @@
 //! The command line: every command with its flags and help, and the values flags may have.
 
+mod cluster;
 mod sim;
+mod testbed;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -10,7 +12,9 @@ use peyk_sim::workload::Name;
 
 use crate::{command::stat::SHORTEST, transport::tcp::Waiting};
 
+pub use cluster::{Cluster, ClusterNode};
 pub use sim::{Sim, SimCheck, SimCommand, SimJob, SimJobs, SimLoad, SimMerge, SimOutput, SimRun};
+pub use testbed::{Check, Create, Destroy, Show, Testbed, TestbedAgent, TestbedCommand};
 
 /// A network stack in user space whose unit is the message.
 ///
@@ -51,6 +55,15 @@ pub enum Command {
     Sim(Box<Sim>),
     /// Balance whole messages of TCP clients over connections to backends.
     Kcm(Kcm),
+    // Like `Sim`.
+    Testbed(Testbed),
+    // Like `Sim`.
+    Cluster(Box<Cluster>),
+    // Like `Sim`.
+    ClusterNode(ClusterNode),
+    /// A process in a host that helps to check a testbed.
+    #[command(hide = true)]
+    TestbedAgent(TestbedAgent),
     /// A measuring process (started by demo and bench).
     #[command(hide = true)]
     DemoNode,

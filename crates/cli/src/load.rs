@@ -16,12 +16,12 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    result::{LoadResult, Share},
+    result::{LoadResult, Measured, Share},
     sample::{Baseline, Samples, quantile},
 };
 use crate::{
     prng,
-    traffic::{HEADER, Outgoing, Traffic},
+    traffic::{self, HEADER, Outgoing, Traffic},
     verify::{self, Block, Kind},
 };
 
@@ -67,6 +67,12 @@ pub struct LoadPlan {
     pub outstanding_max: u32,
     /// Further requests that stay open at the server until everything else is done.
     pub hold: u32,
+    /// Which of several clients this one is, counted from 0.
+    pub origin: u32,
+    /// To how many servers the messages go.
+    pub servers: usize,
+    /// How often in a row one of the listed sizes comes.
+    pub in_a_row: u32,
     /// Unloaded round trips, for slowdowns; may be empty.
     pub baseline: Baseline,
 }
@@ -156,8 +162,29 @@ impl<P: FnMut(Progress) + Send> Load<P> {
 
     /// The result; call it when [`Traffic::turn`] has said that all is done.
     pub fn finish(self) -> LoadResult {
-        let held_completed = u64::from(self.held.completed_count);
-        LoadResult::new(&self.plan, &self.sizes, self.samples, self.counts, held_completed)
+        let (plan, sizes) = (self.plan.clone(), self.sizes.clone());
+        LoadResult::new(&plan, &sizes, self.measured())
+    }
+
+    /// What was measured, to be put together with what other clients of the same plan have; call it when
+    /// [`Traffic::turn`] has said that all is done.
+    pub fn measured(mut self) -> Measured {
+        for number in (0..self.flights.len() as u64).filter(|&n| !self.flights[n as usize].done) {
+            let sequence = self.sequence(self.first + number);
+            *self.counts.lost_to.entry(traffic::target(sequence, self.plan.servers)).or_default() += 1;
+        }
+        Measured {
+            by_size: self.samples.by_size(),
+            bins: self.samples.bins().to_vec(),
+            lag_us: self.samples.lag_us(),
+            held_completed: u64::from(self.held.completed_count),
+            counts: self.counts,
+        }
+    }
+
+    /// The sequence number of a message.
+    fn sequence(&self, number: u64) -> u64 {
+        verify::with_origin(verify::sequence(Kind::Echo, number), self.plan.origin)
     }
 
     fn end(&self) -> u64 {
@@ -201,8 +228,8 @@ impl<P: FnMut(Progress) + Send> Load<P> {
         match &self.plan.draw {
             Draw::Workload(_) => self.sizes.draw(prng::unit(&mut self.draws)),
             Draw::InTurn(_) => {
-                const IN_A_ROW: u64 = 16;
-                (self.counts.sent / IN_A_ROW % self.sizes.points().len() as u64) as usize
+                let turn = self.counts.sent / u64::from(self.plan.in_a_row.max(1));
+                (turn % self.sizes.points().len() as u64) as usize
             }
         }
     }
@@ -237,6 +264,7 @@ impl<P: FnMut(Progress) + Send> Load<P> {
 
     /// The entry of a number in flight, unless it is already answered.
     fn flight(&mut self, number: u64) -> Option<&mut Flight> {
+        let number = verify::of_origin(number, self.plan.origin)?;
         let place = number.checked_sub(self.first)?;
         self.flights.get_mut(usize::try_from(place).ok()?).filter(|f| !f.done)
     }
@@ -305,11 +333,12 @@ impl<P: FnMut(Progress) + Send> Traffic for Load<P> {
         self.outstanding += 1;
         self.counts.outstanding_max = self.counts.outstanding_max.max(self.outstanding);
         self.flights.push_back(Flight { due, index: index as u32, done: false });
+        let length = self.sizes.size(index) as usize;
         if due >= self.measured_from() {
             self.samples.lag(now - due);
+            self.counts.due_bytes += length as u64;
         }
-        let length = self.sizes.size(index) as usize;
-        Some(self.block.message(verify::sequence(Kind::Echo, number), length))
+        Some(self.block.message(self.sequence(number), length))
     }
 
     fn wakeup(&self) -> Option<u64> {
@@ -364,8 +393,8 @@ impl<P: FnMut(Progress) + Send> Traffic for Load<P> {
     fn fail(&mut self, sequence: u64) {
         let (kind, number) = verify::kind_of(sequence);
         self.counts.failed += 1;
-        if kind == Kind::Echo {
-            self.land(number);
+        if kind == Kind::Echo && self.land(number).is_some() {
+            *self.counts.lost_to.entry(traffic::target(sequence, self.plan.servers)).or_default() += 1;
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod bench_kcm;
 mod bench_traffic;
+mod cluster;
 mod command;
 mod flags;
 mod kevent_bench;
@@ -15,6 +16,7 @@ mod process;
 mod progress;
 mod report;
 mod sim;
+mod testbed;
 mod traffic;
 mod transport;
 mod verify;
@@ -31,6 +33,10 @@ const INTERRUPTED: u8 = 130;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match &cli.command {
+        Command::Cluster(flags) => interruptible().and_then(|()| command::cluster::run(flags)),
+        Command::ClusterNode(flags) => cluster::run_node(flags.join.as_deref()),
+        Command::Testbed(flags) => interruptible().and_then(|()| command::testbed::run(flags)),
+        Command::TestbedAgent(flags) => testbed::probe::run(&flags.agent),
         Command::DemoNode => node::run_child(),
         Command::Bench(Bench::Rpc(flags)) => interruptible().and_then(|()| command::bench::rpc(flags)),
         Command::Bench(Bench::Kevent(flags)) => command::bench_kevent::run(flags),

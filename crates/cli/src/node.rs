@@ -17,6 +17,8 @@ mod child;
 mod pair;
 mod parent;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::{child::run as run_child, pair::Pair, parent::Node};
@@ -51,6 +53,40 @@ pub struct HomaOptions {
     pub sleep: bool,
     /// Shards of each node's stack.
     pub shards: usize,
+    /// The link, where it is known.
+    pub link: Option<Link>,
+}
+
+/// A link that Homa knows, and what of the settings that follow from it is to be different.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Link {
+    /// Its rate in Mbit/s.
+    pub mbps: u32,
+    /// Best round trip of a full packet and its answer, in microseconds.
+    pub round_trip_us: f64,
+    /// Priority levels in use.
+    pub levels: Option<u8>,
+    /// Most messages granted to at a time.
+    pub overcommit: Option<u32>,
+    /// Bytes of a message sent without a grant.
+    pub unscheduled: Option<u32>,
+}
+
+impl Link {
+    /// The protocol's parameters for this link.
+    pub fn protocol(&self, config: peyk::homa::Config) -> peyk::homa::Config {
+        let mut config = config.for_link(self.mbps, Duration::from_secs_f64(self.round_trip_us / 1e6));
+        if let Some(levels) = self.levels {
+            config.num_priorities = levels;
+        }
+        if let Some(overcommit) = self.overcommit {
+            config.max_overcommit = overcommit;
+        }
+        if let Some(unscheduled) = self.unscheduled {
+            config.unsched_bytes = unscheduled;
+        }
+        config
+    }
 }
 
 /// What a node is to do.

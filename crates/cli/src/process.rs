@@ -30,6 +30,11 @@ pub fn end_with_parent(signal: Signal) {
 /// sleeps are as precise as the kernel can make them (the default may add 50 microseconds).
 pub fn prepare() {
     end_with_parent(Signal::SIGKILL);
+    precise();
+}
+
+/// The second half of it alone.
+pub fn precise() {
     let _ = prctl::set_timerslack(1);
 }
 

@@ -2,6 +2,8 @@
 
 pub mod bench_text;
 pub mod chart;
+pub mod cluster_html;
+pub mod cluster_text;
 pub mod html;
 mod page;
 pub mod sim_html;

@@ -31,6 +31,12 @@ impl Outgoing {
     }
 }
 
+/// To which of so many servers a message goes: each is as likely as any other, and the same message goes to the same
+/// server over every transport.
+pub fn target(sequence: u64, servers: usize) -> usize {
+    (crate::prng::mix(sequence ^ 0x7067) % servers.max(1) as u64) as usize
+}
+
 /// A client's work.
 pub trait Traffic: Send {
     /// Whether response bodies are to be compared with the block.
@@ -56,4 +62,12 @@ pub trait Traffic: Send {
 
     /// Called once a turn; `true` when nothing is left to do.
     fn turn(&mut self, now: u64) -> bool;
+}
+
+/// Hands a whole response to a traffic.
+pub fn respond<T: Traffic>(traffic: &mut T, response: &[u8], now: u64) {
+    let Some((header, body)) = response.split_first_chunk::<HEADER>() else { return };
+    let expected = traffic.expect(header, response.len());
+    let intact = expected.is_some_and(|at| traffic.block()[at..at + body.len()] == *body);
+    traffic.complete(header, intact, now);
 }

@@ -1,7 +1,8 @@
 //! What makes a lost, damaged or twice executed message visible: a header with sequence number and hash, bodies
 //! that both sides can check, and the server's ledger of executed requests.
 //!
-//! The kind of a message stands in the two top bits of its sequence number.
+//! The kind of a message stands in the two top bits of its sequence number, and below them who sent it, where there are
+//! several clients.
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
@@ -28,6 +29,12 @@ const RELEASE: u64 = 1 << 62;
 /// The largest number that a ledger accepts, exclusive: its bitmap stays below 8 MB.
 const NUMBERS: u64 = 1 << 26;
 
+/// Where the number of the client begins.
+const ORIGIN_AT: u32 = 40;
+
+/// Most clients of a server.
+pub const ORIGINS: u64 = 1 << 10;
+
 /// Number and kind of a message, as in its first eight bytes (little endian).
 pub fn sequence(kind: Kind, number: u64) -> u64 {
     match kind {
@@ -35,6 +42,22 @@ pub fn sequence(kind: Kind, number: u64) -> u64 {
         Kind::Hold => number | HOLD,
         Kind::Release => number | RELEASE,
     }
+}
+
+/// The sequence number of a message of one of several clients.
+pub fn with_origin(sequence: u64, origin: u32) -> u64 {
+    sequence | u64::from(origin) << ORIGIN_AT
+}
+
+/// The client in a number, and the number without it.
+fn origin_of(number: u64) -> (u64, u64) {
+    (number >> ORIGIN_AT, number & ((1 << ORIGIN_AT) - 1))
+}
+
+/// The number of a message of this client; `None` if it is another's.
+pub fn of_origin(number: u64, origin: u32) -> Option<u64> {
+    let (whose, number) = origin_of(number);
+    (whose == u64::from(origin)).then_some(number)
 }
 
 /// Splits a sequence number into kind and number.
@@ -110,7 +133,8 @@ pub struct Executed {
 /// The server's record of what it executed.
 #[derive(Default)]
 pub struct Ledger {
-    echoed: Bitmap,
+    /// By client.
+    echoed: Vec<Bitmap>,
     held: Bitmap,
     counts: Executed,
 }
@@ -137,12 +161,17 @@ impl Ledger {
             }
         };
         let (kind, number) = kind_of(sequence);
-        if hash != hash_of(header) || number >= NUMBERS {
+        let (origin, number) = origin_of(number);
+        if hash != hash_of(header) || number >= NUMBERS || origin >= ORIGINS {
             self.counts.corrupt += 1;
             return Kind::Echo;
         }
         let new = match kind {
-            Kind::Echo => self.echoed.insert(number),
+            Kind::Echo => {
+                let clients = self.echoed.len().max(origin as usize + 1);
+                self.echoed.resize_with(clients, Bitmap::default);
+                self.echoed[origin as usize].insert(number)
+            }
             Kind::Hold => self.held.insert(number),
             Kind::Release => true,
         };
@@ -202,6 +231,22 @@ mod tests {
     }
 
     #[test]
+    fn execute_tells_clients_apart() {
+        let block = Block::new(1);
+        let mut ledger = Ledger::default();
+        for origin in [0, 3, 1023] {
+            let sequence = with_origin(sequence(Kind::Echo, 7), origin);
+            assert_eq!(kind_of(sequence).0, Kind::Echo);
+            let bytes = whole(&block, &block.message(sequence, 300));
+            ledger.execute([&bytes[..]].into_iter());
+        }
+        assert_eq!((ledger.counts().executed_twice, ledger.counts().corrupt), (0, 0));
+        let bytes = whole(&block, &block.message(with_origin(7, 3), 300));
+        ledger.execute([&bytes[..]].into_iter());
+        assert_eq!(ledger.counts().executed_twice, 1);
+    }
+
+    #[test]
     fn execute_sees_one_flipped_bit_anywhere() {
         let block = Block::new(1);
         let bytes = whole(&block, &block.message(9, 64));
@@ -231,7 +276,7 @@ mod tests {
         ledger.execute([&[0u8; 15][..]].into_iter());
         ledger.execute(std::iter::empty());
         let block = Block::new(1);
-        let bytes = whole(&block, &block.message(1 << 40, 64));
+        let bytes = whole(&block, &block.message(1 << 30, 64));
         ledger.execute([&bytes[..]].into_iter());
         assert_eq!(ledger.counts().corrupt, 3);
     }

@@ -39,6 +39,9 @@ pub struct Config {
     pub unsched_bytes: u32,
     /// Fixed grant window in bytes; 0 divides `max_incoming` among the active messages.
     pub window: u32,
+    /// Bytes below which a grant waits for more to become due, unless it is the message's last or nothing of it is under
+    /// way; 0, as in HomaModule, grants with every packet.
+    pub min_grant_bytes: u32,
     /// Most bytes granted but not received, over all messages.
     pub max_incoming: u32,
     /// Most messages granted to at a time, 1 to 8.
@@ -87,6 +90,9 @@ pub struct Config {
 
     /// Ticks of silence before the first RESEND.
     pub resend_ticks: u32,
+    /// Whether what is sent again has the priority that unscheduled data of its message has, rather than the highest, as
+    /// in HomaModule. Where RESENDs may be early, long messages sent again would hold up short ones.
+    pub resend_by_length: bool,
     /// Ticks between further RESENDs.
     pub resend_interval: u32,
     /// Ticks up to which that interval doubles from one RESEND to the next. Not beyond
@@ -191,6 +197,7 @@ impl Default for Config {
         Config {
             unsched_bytes: 40_000,
             window: 0,
+            min_grant_bytes: 0,
             max_incoming: 400_000,
             max_overcommit: 8,
             fifo_grant_increment: 50_000,
@@ -210,6 +217,7 @@ impl Default for Config {
             defer_min_bytes: 1000,
             max_link_usage: 99,
             resend_ticks: 5,
+            resend_by_length: false,
             resend_interval: 5,
             resend_interval_max: 0,
             busy_backoff: true,
@@ -251,7 +259,46 @@ impl Default for Config {
     }
 }
 
+/// Least unscheduled bytes on a known link, in full packets: hosts in user space answer late at times, and nothing else
+/// keeps the link busy meanwhile.
+const UNSCHED_PACKETS: u64 = 5;
+/// Full packets in a grant on a known link: one grant for each packet would be as many packets as the data.
+const GRANT_PACKETS: u64 = 2;
+
 impl Config {
+    /// The parameters for hosts whose links have this rate, in Mbit/s, and where a full packet and its answer take
+    /// `round_trip` while nothing else is sent. See `docs/decisions/` for what they were measured with.
+    ///
+    /// What waits is to wait here, where the shortest goes first, and not in the network: output is paced to the rate of
+    /// the link, and receivers authorise no more than keeps it busy. Timers leave time for what is authorised to arrive.
+    #[must_use]
+    pub fn for_link(self, mbps: u32, round_trip: Duration) -> Config {
+        let mbps = u64::from(mbps.max(1));
+        let packet = u64::from(self.mtu);
+        let micros = |bytes: u64| bytes * 8 / mbps;
+        let in_flight = mbps * round_trip.as_micros() as u64 / 8;
+        let rtt_bytes = in_flight.clamp(UNSCHED_PACKETS * packet, u64::from(Config::default().unsched_bytes));
+        let min_grant = GRANT_PACKETS * packet;
+        let window = rtt_bytes + min_grant;
+        let max_incoming = window * (u64::from(self.max_overcommit) + 1);
+        let late = (4 * micros(max_incoming)).div_ceil(TICK.as_micros() as u64) as u32;
+        Config {
+            link_mbps: u32::try_from(mbps).unwrap_or(u32::MAX),
+            unsched_bytes: rtt_bytes as u32,
+            window: window as u32,
+            min_grant_bytes: min_grant as u32,
+            max_incoming: u32::try_from(max_incoming).unwrap_or(u32::MAX),
+            fifo_grant_increment: self.fifo_grant_increment.min(2 * rtt_bytes as u32),
+            pacing: Pacing::NicEstimate,
+            max_nic_est_backlog: self.max_nic_est_backlog.max(Duration::from_micros(2 * micros(packet))),
+            resend_by_length: true,
+            resend_ticks: self.resend_ticks.max(late).min(self.timeout_ticks / 4),
+            resend_interval: self.resend_interval.max(late).min(self.timeout_ticks / 4),
+            min_retransmit_ticks: self.min_retransmit_ticks.max(late / 2),
+            ..self
+        }
+    }
+
     /// Refuses what cannot work.
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         if !(1..=LEVELS as u8).contains(&self.num_priorities) {
@@ -330,4 +377,43 @@ pub struct RequestOptions {
     pub cookie: u64,
     /// When to give up, at the precision of a tick; `None` relies on `timeout_ticks` of silence.
     pub deadline: Option<Instant>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(mbps: u32, micros: u64) -> Config {
+        Config { timeout_ticks: 1000, ..Config::default() }.for_link(mbps, Duration::from_micros(micros))
+    }
+
+    #[test]
+    fn a_slow_link_gets_a_few_packets_and_patience() {
+        let config = link(80, 100);
+        assert_eq!(config.unsched_bytes, 5 * 1500);
+        assert_eq!(config.window, config.unsched_bytes + 3000);
+        assert_eq!(config.max_incoming, 9 * 10_500);
+        assert_eq!(config.max_nic_est_backlog, Duration::from_micros(300));
+        // Four times what all that is authorised takes: 38 ms.
+        assert_eq!(config.resend_ticks, 38);
+        config.validate().unwrap();
+    }
+
+    #[test]
+    fn a_fast_link_keeps_the_defaults() {
+        let (config, usual) = (link(25_000, 15), Config::default());
+        assert_eq!(config.resend_ticks, usual.resend_ticks);
+        assert_eq!(config.max_nic_est_backlog, usual.max_nic_est_backlog);
+        assert_eq!(link(100_000, 100).unsched_bytes, usual.unsched_bytes);
+    }
+
+    #[test]
+    fn every_link_gets_something_that_works() {
+        for mbps in [0, 1, 10, 100, 1_000, 400_000, u32::MAX] {
+            for micros in [0, 10, 1_000, 1_000_000] {
+                link(mbps, micros).validate().unwrap();
+                Config::default().for_link(mbps, Duration::from_micros(micros)).validate().unwrap();
+            }
+        }
+    }
 }

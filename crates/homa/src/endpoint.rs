@@ -198,7 +198,7 @@ impl Endpoint {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let is_ticking = !self.waiters.is_empty() || !self.rationed.is_empty() || self.waits_for_share();
         let ticks = is_ticking.then(|| tick_start(self.housekept + 1));
-        let paced = if self.queue.is_empty() { None } else { self.pacer.next_time(Instant::ZERO) };
+        let paced = if self.queue.is_empty() { None } else { self.pacer.wakeup() };
         [self.wheel.next_deadline(), self.grants.next_time(), ticks, paced].into_iter().flatten().min()
     }
 
@@ -318,6 +318,7 @@ fn grant_config(config: &Config, cutoffs: &Cutoffs) -> GrantConfig {
             false => u64::from(config.max_incoming),
         },
         window: config.window,
+        min_grant: config.min_grant_bytes,
         max_overcommit: config.max_overcommit as usize,
         num_priorities: config.num_priorities,
         max_sched_prio: cutoffs.max_sched_prio(),

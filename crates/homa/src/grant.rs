@@ -51,6 +51,8 @@ pub struct GrantConfig {
     /// Fixed bytes ahead of the received ones per active message; 0 derives it
     /// from `max_incoming` and the number of active messages.
     pub window: u32,
+    /// Bytes below which a grant waits for more, unless it is the message's last or nothing of it is under way.
+    pub min_grant: u32,
     /// Most active messages, 1..=8.
     pub max_overcommit: usize,
     /// Priority levels in use, 1..=8.
@@ -79,6 +81,7 @@ impl Default for GrantConfig {
         GrantConfig {
             max_incoming: 400_000,
             window: 0,
+            min_grant: 0,
             max_overcommit: 8,
             num_priorities: 8,
             max_sched_prio: 3,
@@ -480,7 +483,9 @@ impl Grants {
     /// rate limit stood in the way.
     fn try_send(&mut self, now: Instant, key: u32, respect_needy: bool, out: &mut Vec<GrantOut>) -> bool {
         let mut bytes = self.wanted(&self.messages[key as usize]);
-        if bytes == 0 {
+        let message = &self.messages[key as usize];
+        let is_last = bytes == message.length - message.base();
+        if bytes == 0 || (bytes < self.config.min_grant && !is_last && message.incoming() > 0) {
             return true;
         }
         let room = self.share.saturating_sub(self.total_incoming);

@@ -24,6 +24,9 @@ use peyk_sansio::Instant;
 /// check sequence and gap.
 pub const FRAME_OVERHEAD: u32 = 24;
 
+/// Tolerance of a link that is slow beside a wake-up.
+const SLOW: Duration = Duration::from_micros(100);
+
 /// How the pacer limits output.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum PacerMode {
@@ -161,6 +164,13 @@ impl Pacer {
         }
         let at = self.idle_at.as_nanos() - self.tolerance.as_nanos() as u64;
         Some(Instant::from_nanos(at))
+    }
+
+    /// When to look again after [`Pacer::may_send`] said no, for an owner that has to be woken: on a slow link a little
+    /// later than the next packet may go, when several may, so that not every packet costs a wake-up.
+    pub fn wakeup(&self) -> Option<Instant> {
+        let slack = if self.tolerance >= SLOW { self.tolerance / 2 } else { Duration::ZERO };
+        self.next_time(Instant::ZERO).map(|at| at + slack)
     }
 
     /// Accounts a packet of `bytes` (IP length) handed to the driver, paced or not.

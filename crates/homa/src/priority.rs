@@ -212,6 +212,12 @@ impl Cutoffs {
         &self.table
     }
 
+    /// The level of unscheduled data of a message of this length.
+    pub fn level_of(&self, length: u32) -> u8 {
+        PeerCutoffs { cutoffs: self.table, version: self.version }
+            .unscheduled_priority(length, self.config.num_priorities)
+    }
+
     /// Version of the table, never 0.
     pub fn version(&self) -> u16 {
         self.version

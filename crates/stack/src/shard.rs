@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peyk_homa::{Budget, Event, Path, SocketId};
+use peyk_homa::{Budget, Event, Pacing, Path, SocketId};
 use peyk_sansio::Instant;
 
 use crate::app::{App, Shared, Submission};
@@ -101,6 +101,8 @@ pub(crate) struct Shard {
     /// Version of the table of priorities last told to the others.
     told_cutoffs: u16,
     spin: Spin,
+    /// A packet that is expected may come soon enough to look for it.
+    may_look: bool,
     /// The wait under way looks for packets that should come soon.
     is_looking: bool,
     /// Such a look brought nothing, and nothing has come since.
@@ -136,6 +138,7 @@ impl Shard {
                 Poll::Spin => Spin::Spin,
                 Poll::Adaptive { max } => Spin::Adaptive { max },
             },
+            may_look: config.poll == Poll::Sleep && is_fast(&config.homa),
             is_looking: false,
             looked_in_vain: false,
             stopping: false,
@@ -187,8 +190,7 @@ impl Shard {
     fn next_wait(&mut self, deadline: Option<Instant>) -> Wait {
         let now = self.core.now;
         let clock = self.owners.clock;
-        let looks =
-            self.spin == Spin::Sleep && !self.looked_in_vain && self.core.endpoint.expects_packets(now);
+        let looks = self.may_look && !self.looked_in_vain && self.core.endpoint.expects_packets(now);
         self.is_looking = looks;
         if looks {
             let until = deadline.unwrap_or(Instant::MAX).min(now + EXPECTED);
@@ -438,6 +440,13 @@ impl Shard {
         self.shared.stopped();
         self.shared.discard();
     }
+}
+
+/// Whether the next packet of a message follows within the time of a look, as far as the link is known. On one that is
+/// slower every look would be in vain, and five hosts on two CPUs spent all their time with it.
+fn is_fast(homa: &peyk_homa::Config) -> bool {
+    let packet = u64::from(homa.mtu) * 8;
+    homa.pacing == Pacing::Off || u64::from(homa.link_mbps) * EXPECTED.as_micros() as u64 >= packet
 }
 
 fn socket_of(event: &Event) -> SocketId {

@@ -146,6 +146,7 @@ fn measure(flags: &BenchRpc, cell: Cell, time: Duration) -> Result<(FixedResult,
             drop: 0.0,
             sleep: cell.transport == BenchTransport::HomaSleep,
             shards: flags.nodes.shards,
+            link: None,
         },
     };
     pair.fixed(FixedPlan {

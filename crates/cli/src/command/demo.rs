@@ -205,6 +205,9 @@ impl Run<'_> {
             drain_ms: self.times.drain,
             outstanding_max: OUTSTANDING_MAX,
             hold: 0,
+            origin: 0,
+            servers: 1,
+            in_a_row: 16,
             baseline: Baseline::default(),
         }
     }
@@ -227,6 +230,7 @@ impl Run<'_> {
                 drop,
                 sleep: false,
                 shards: self.flags.nodes.shards,
+                link: None,
             },
         }
     }

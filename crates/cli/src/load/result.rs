@@ -2,14 +2,51 @@
 
 use serde::{Deserialize, Serialize};
 
+use std::collections::BTreeMap;
+
 use super::{
     Arrivals, LoadPlan,
-    sample::{BIN_MS, Baseline, Samples, quantile},
+    sample::{BIN_MS, Baseline, Delivered, quantile},
 };
 use peyk_sim::workload::Sizes;
 
+/// What one client has measured; those of several that follow the same plan can be put together.
+#[derive(Clone, Default, Debug, Serialize, Deserialize)]
+pub struct Measured {
+    /// Round trips in nanoseconds by index of size, sorted.
+    pub by_size: Vec<Vec<u64>>,
+    /// Delivered bytes over time.
+    pub bins: Vec<Delivered>,
+    /// The generator's lag in microseconds: mean, 99th percentile, largest.
+    pub lag_us: (f64, f64, f64),
+    /// Held requests that were answered.
+    pub held_completed: u64,
+    /// Counts.
+    pub counts: Counts,
+}
+
+impl Measured {
+    /// Adds what another client has measured.
+    pub fn add(&mut self, other: Measured) {
+        self.by_size.resize(self.by_size.len().max(other.by_size.len()), Vec::new());
+        for (list, more) in self.by_size.iter_mut().zip(other.by_size) {
+            list.extend(more);
+            list.sort_unstable();
+        }
+        self.bins.resize(self.bins.len().max(other.bins.len()), Delivered::default());
+        for (bin, more) in self.bins.iter_mut().zip(other.bins) {
+            bin.messages += more.messages;
+            bin.bytes += more.bytes;
+        }
+        let (a, b) = (self.lag_us, other.lag_us);
+        self.lag_us = (a.0.max(b.0), a.1.max(b.1), a.2.max(b.2));
+        self.held_completed += other.held_completed;
+        self.counts.add(&other.counts);
+    }
+}
+
 /// Counts kept while a load runs.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Default, Debug, Serialize, Deserialize)]
 pub struct Counts {
     /// Messages handed to the transport, held ones aside.
     pub sent: u64,
@@ -31,6 +68,29 @@ pub struct Counts {
     pub capped: bool,
     /// Whether the last message has become due.
     pub all_due: bool,
+    /// Bytes of the messages that became due during the measurement.
+    pub due_bytes: u64,
+    /// Messages without an answer, by the server they went to.
+    pub lost_to: BTreeMap<usize, u64>,
+}
+
+impl Counts {
+    fn add(&mut self, other: &Counts) {
+        self.sent += other.sent;
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.corrupt += other.corrupt;
+        self.unexpected += other.unexpected;
+        self.unsent += other.unsent;
+        self.released_early += other.released_early;
+        self.outstanding_max = self.outstanding_max.max(other.outstanding_max);
+        self.capped |= other.capped;
+        self.all_due |= other.all_due;
+        self.due_bytes += other.due_bytes;
+        for (&server, &lost) in &other.lost_to {
+            *self.lost_to.entry(server).or_default() += lost;
+        }
+    }
 }
 
 /// One group of neighbouring sizes: everything longer than the group before, up to `size`.
@@ -115,21 +175,16 @@ pub struct LoadResult {
 }
 
 impl LoadResult {
-    pub(super) fn new(
-        plan: &LoadPlan,
-        sizes: &Sizes,
-        samples: Samples,
-        counts: Counts,
-        held_completed: u64,
-    ) -> LoadResult {
-        let by_size = samples.by_size();
+    /// Percentiles and rates of what was measured.
+    pub fn new(plan: &LoadPlan, sizes: &Sizes, measured: Measured) -> LoadResult {
+        let Measured { by_size, bins, lag_us, held_completed, counts } = measured;
         let (lag_mean_us, lag_p99_us, lag_max_us) = match plan.arrivals {
-            Arrivals::Poisson(_) => samples.lag_us(),
+            Arrivals::Poisson(_) => lag_us,
             Arrivals::Closed(_) => (0.0, 0.0, 0.0),
         };
         let seconds = (plan.duration_ms - plan.warmup_ms) as f64 / 1e3;
-        let messages: u64 = samples.bins().iter().map(|b| b.messages).sum();
-        let bytes: u64 = samples.bins().iter().map(|b| b.bytes).sum();
+        let messages: u64 = bins.iter().map(|b| b.messages).sum();
+        let bytes: u64 = bins.iter().map(|b| b.bytes).sum();
         LoadResult {
             sent: counts.sent,
             completed: counts.completed,
@@ -149,11 +204,11 @@ impl LoadResult {
             rpcs_per_second: messages as f64 / seconds,
             goodput_gbps: bytes as f64 * 8.0 / seconds / 1e9,
             best: best(sizes, &by_size),
-            points: shares(sizes, &by_size, &plan.baseline, 10),
-            curve: shares(sizes, &by_size, &plan.baseline, 40),
+            points: shares(sizes, &by_size, &plan.baseline, &steps(10)),
+            curve: shares(sizes, &by_size, &plan.baseline, &steps(40)),
             cdf: cdf(&by_size),
             cdf_short: cdf(&by_size[..=sizes.index_of(sizes.quantile(0.1))]),
-            timeline: timeline(&samples, seconds),
+            timeline: timeline(&bins, seconds),
             cpu_seconds: 0.0,
         }
     }
@@ -164,13 +219,18 @@ fn best(sizes: &Sizes, by_size: &[Vec<u64>]) -> Vec<(u32, u64)> {
     pairs.filter_map(|(point, list)| Some((point.size, *list.first()?))).collect()
 }
 
-/// Percentiles in `parts` groups of sizes, each holding about the same share of the messages. A size that is so
-/// frequent that it spans several groups stands in each of them.
-fn shares(sizes: &Sizes, by_size: &[Vec<u64>], baseline: &Baseline, parts: u32) -> Vec<Share> {
+/// The ends of so many groups of equal shares, in percent.
+fn steps(parts: u32) -> Vec<f64> {
+    (1..=parts).map(|part| f64::from(part) * 100.0 / f64::from(parts)).collect()
+}
+
+/// Percentiles in groups of sizes that end at these percentages of the messages. A size that is so frequent that it
+/// spans several groups stands in each of them.
+pub fn shares(sizes: &Sizes, by_size: &[Vec<u64>], baseline: &Baseline, percents: &[f64]) -> Vec<Share> {
     let mut below = 0; // index of the first size of the group
-    (1..=parts)
-        .map(|part| {
-            let percent = f64::from(part) * 100.0 / f64::from(parts);
+    percents
+        .iter()
+        .map(|&percent| {
             let size = sizes.quantile(percent / 100.0);
             let last = sizes.index_of(size);
             let group = below.min(last)..=last;
@@ -209,17 +269,17 @@ fn share<'a>(
 }
 
 /// About two hundred points of a distribution, denser in the upper tail.
-fn cdf(by_size: &[Vec<u64>]) -> Vec<(f64, f64)> {
+pub fn cdf(by_size: &[Vec<u64>]) -> Vec<(f64, f64)> {
     let mut all: Vec<u64> = by_size.iter().flatten().copied().collect();
     all.sort_unstable();
     let steps = (1..200).map(|i| f64::from(i) / 200.0).chain([0.998, 0.999, 0.9995, 0.9999, 1.0]);
     steps.filter_map(|q| Some((quantile(&all, q)? as f64 / 1e3, q))).collect()
 }
 
-fn timeline(samples: &Samples, seconds: f64) -> Vec<Bin> {
+fn timeline(bins: &[Delivered], seconds: f64) -> Vec<Bin> {
     let width = BIN_MS as f64 / 1e3;
     let full = (seconds / width).round() as usize;
-    let bins = samples.bins().iter().take(full).enumerate();
+    let bins = bins.iter().take(full).enumerate();
     bins.map(|(i, b)| Bin { seconds: i as f64 * width, goodput_gbps: b.bytes as f64 * 8.0 / width / 1e9 })
         .collect()
 }
@@ -234,7 +294,7 @@ mod tests {
         let sizes = Sizes::of(Name::W4, Encoding::Linux, 16);
         let by_size: Vec<Vec<u64>> = sizes.points().iter().map(|p| vec![u64::from(p.size) * 10; 3]).collect();
         let baseline = Baseline { points: vec![(16, 16), (1_000_000, 1_000_000)] };
-        let points = shares(&sizes, &by_size, &baseline, 10);
+        let points = shares(&sizes, &by_size, &baseline, &steps(10));
         assert_eq!(points.iter().map(|p| p.count).sum::<u64>(), 3 * sizes.points().len() as u64);
         assert_eq!(points.iter().map(|p| p.size).take(3).collect::<Vec<_>>(), [315, 376, 502]);
         for point in &points {
@@ -248,7 +308,7 @@ mod tests {
     fn shares_repeat_a_size_that_spans_several_groups() {
         let sizes = Sizes::of(Name::W1, Encoding::Linux, 16);
         let by_size = vec![vec![100]; sizes.points().len()];
-        let points = shares(&sizes, &by_size, &Baseline::default(), 10);
+        let points = shares(&sizes, &by_size, &Baseline::default(), &steps(10));
         assert_eq!(points[0].size, 16);
         assert_eq!(points[1].size, 16);
         assert_eq!((points[1].count, points[1].p50_slowdown), (1, None));

@@ -26,7 +26,7 @@ pub struct Samples {
 }
 
 /// What arrived in one bin of time.
-#[derive(Copy, Clone, Default, PartialEq, Debug)]
+#[derive(Copy, Clone, Default, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Delivered {
     /// Messages.
     pub messages: u64,

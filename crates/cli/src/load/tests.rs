@@ -12,6 +12,9 @@ fn plan(arrivals: Arrivals, hold: u32) -> LoadPlan {
         drain_ms: 100,
         outstanding_max: 1_000,
         hold,
+        origin: 0,
+        servers: 1,
+        in_a_row: 16,
         baseline: Baseline { points: vec![(16, 10_000)] },
     }
 }

@@ -83,15 +83,16 @@ fn drive<T: Traffic + 'static>(spec: &NodeSpec, server: &str, mut traffic: T) ->
     let clock = Clock::start();
     match spec.carrier {
         Carrier::Tcp => {
-            let mut client = TcpClient::connect(server.parse()?, spec.connections, spec.waiting, &traffic)?;
+            let mut client = TcpClient::connect(&[server.parse()?], spec.connections, spec.waiting)?;
             emit(&NodeEvent::Note(client.congestion()));
             client.run(&clock, &mut traffic)?;
         }
         Carrier::Udp => udp_floor::run_client(server.parse()?, spec.waiting, &clock, &mut traffic)?,
         Carrier::Homa => {
-            let caps;
-            (traffic, caps) = homa::run_client(server.parse()?, &spec.homa, spec.waiting, clock, traffic)?;
-            emit(&NodeEvent::Note(caps));
+            let stack = homa::start(&spec.homa, spec.waiting)?;
+            traffic = homa::run_client(&stack, &[server.parse()?], clock, traffic)?;
+            emit(&NodeEvent::Note(stack.caps().to_string()));
+            stack.stop();
         }
     }
     Ok(traffic)
@@ -115,11 +116,14 @@ fn serve(spec: &NodeSpec, stop: &Receiver<()>, checked: bool) -> Result<()> {
             udp_floor::serve(&socket, spec.waiting)?;
         }
         Carrier::Homa => {
-            let (server, address) = homa::Server::start(address.ip(), &spec.homa, spec.waiting, checked)?;
+            let stack = homa::start(&spec.homa, spec.waiting)?;
+            let (server, address) = homa::Server::start(&stack, address.ip(), checked)?;
             emit(&NodeEvent::Ready { address: address.to_string() });
             // The end of standard input ends the process, so a line comes or this wait does not matter.
             let _ = stop.recv();
-            return emit_served(server.stop()?, cpu_before);
+            let executed = server.stop()?;
+            stack.stop();
+            return emit_served(executed, cpu_before);
         }
     }
     emit_served(ledger.counts().clone(), cpu_before)

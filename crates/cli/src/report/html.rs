@@ -49,7 +49,7 @@ fn legend(page: &mut String, outcome: &Outcome) {
 }
 
 /// A step curve: each group of sizes is as wide as its share of the messages.
-fn steps(curve: &[Share], value: impl Fn(&Share) -> Option<f64>) -> Vec<(f64, f64)> {
+pub fn steps(curve: &[Share], value: impl Fn(&Share) -> Option<f64>) -> Vec<(f64, f64)> {
     let mut points = Vec::new();
     let mut from = 0.0;
     for share in curve {
@@ -63,7 +63,7 @@ fn steps(curve: &[Share], value: impl Fn(&Share) -> Option<f64>) -> Vec<(f64, f6
 }
 
 /// The size that stands at a share of the messages.
-fn size_at(curve: &[Share], percent: f64) -> String {
+pub fn size_at(curve: &[Share], percent: f64) -> String {
     let found = curve.iter().find(|s| s.percent >= percent - 1e-6);
     found.map_or_else(String::new, |s| short_size(s.size))
 }

@@ -189,6 +189,9 @@ mod tests {
             drain_ms: 1_000,
             outstanding_max: 100,
             hold: 2,
+            origin: 0,
+            servers: 1,
+            in_a_row: 16,
             baseline: Baseline::default(),
         };
         Load::new(plan, |_| ())

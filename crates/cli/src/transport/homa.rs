@@ -26,7 +26,7 @@ use crate::{
     flags::BackendName,
     node::HomaOptions,
     process::Clock,
-    traffic::{HEADER, Outgoing, Traffic},
+    traffic::{HEADER, Outgoing, Traffic, target},
     verify::{Executed, Kind, Ledger},
 };
 
@@ -55,7 +55,7 @@ pub fn backend(name: BackendName) -> Backend {
 }
 
 /// Starts a stack for a node, on any free UDP port.
-fn start(options: &HomaOptions, waiting: Waiting) -> Result<Stack> {
+pub fn start(options: &HomaOptions, waiting: Waiting) -> Result<Stack> {
     let poll = match waiting {
         Waiting::Block if options.sleep => Poll::Sleep,
         Waiting::Block => Config::default().poll,
@@ -67,6 +67,9 @@ fn start(options: &HomaOptions, waiting: Waiting) -> Result<Stack> {
         .with_poll(poll)
         .with_receive_memory(RECEIVE_MEMORY)
         .with_shards(options.shards);
+    if let Some(link) = &options.link {
+        config.homa = link.protocol(config.homa);
+    }
     if options.drop > 0.0 {
         config = config.with_faults(Faults::loss(options.drop));
     }
@@ -75,7 +78,7 @@ fn start(options: &HomaOptions, waiting: Waiting) -> Result<Stack> {
 
 /// A server that answers every message with itself.
 pub struct Server {
-    stack: Stack,
+    shards: usize,
     serving: peyk::Serving,
     ledger: Option<SharedLedger>,
     executed: Receiver<()>,
@@ -89,14 +92,8 @@ fn lock(ledger: &SharedLedger) -> MutexGuard<'_, Ledger> {
 }
 
 impl Server {
-    /// Starts it; also gives where it listens. With `checked`, requests are checked and may be held.
-    pub fn start(
-        ip: IpAddr,
-        options: &HomaOptions,
-        waiting: Waiting,
-        checked: bool,
-    ) -> Result<(Server, Addr)> {
-        let stack = start(options, waiting)?;
+    /// Starts it on a stack; also gives where it listens. With `checked`, requests are checked and may be held.
+    pub fn start(stack: &Stack, ip: IpAddr, checked: bool) -> Result<(Server, Addr)> {
         let (tell, executed) = channel();
         let ledger = checked.then(|| Arc::new(Mutex::new(Ledger::default())));
         let shared = ledger.clone();
@@ -115,17 +112,16 @@ impl Server {
             })
             .context("binding the Homa server")?;
         let address = serving.local_addr().context("the Homa server did not start")?;
-        Ok((Server { stack, serving, ledger, executed }, address))
+        Ok((Server { shards: stack.shard_count(), serving, ledger, executed }, address))
     }
 
     /// Stops it and gives what it counted.
     pub fn stop(self) -> Result<Executed> {
         self.serving.stop();
         // One from each shard.
-        for _ in 0..self.stack.shard_count() {
+        for _ in 0..self.shards {
             self.executed.recv().context("the Homa server ended early")?;
         }
-        self.stack.stop();
         let counts = self.ledger.map(|ledger| lock(&ledger).counts().clone());
         Ok(counts.unwrap_or_default())
     }
@@ -217,20 +213,20 @@ impl Drop for Echo {
     }
 }
 
-/// Drives a traffic against a server and gives it back when it is done, and which kernel interfaces were used.
+/// Drives a traffic against one or several servers and gives it back when it is done.
 pub fn run_client<T: Traffic + 'static>(
-    server: Addr,
-    options: &HomaOptions,
-    waiting: Waiting,
+    stack: &Stack,
+    servers: &[Addr],
     clock: Clock,
     traffic: T,
-) -> Result<(T, String)> {
-    let stack = start(options, waiting)?;
+) -> Result<T> {
     let (tell, done) = channel();
+    let servers = servers.to_vec();
+    let names = servers.iter().map(Addr::to_string).collect::<Vec<_>>().join(", ");
     let serving = stack
         .serve(move |cx| {
             let socket = cx.open()?;
-            let peer = cx.peer(socket, server);
+            let peers = servers.iter().map(|&server| cx.peer(socket, server)).collect::<Result<Vec<_>, _>>();
             let block = traffic.block().clone();
             let client = Client {
                 traffic: Some(traffic),
@@ -238,7 +234,7 @@ pub fn run_client<T: Traffic + 'static>(
                 clock,
                 batch: None,
                 socket,
-                peer: peer.as_ref().ok().copied(),
+                peers: peers.unwrap_or_default(),
                 unsent: None,
                 scratch: Vec::new(),
                 tell,
@@ -247,11 +243,9 @@ pub fn run_client<T: Traffic + 'static>(
         })
         .context("opening the Homa client")?;
     let traffic =
-        done.recv().map_err(|_| anyhow!("the Homa client found no way to {server} or ended early"))?;
-    let caps = stack.caps().to_string();
+        done.recv().map_err(|_| anyhow!("the Homa client found no way to {names} or ended early"))?;
     serving.stop();
-    stack.stop();
-    Ok((traffic, caps))
+    Ok(traffic)
 }
 
 /// The client's service.
@@ -263,7 +257,8 @@ struct Client<T> {
     /// The time of the events since the last turn, if one was read.
     batch: Option<u64>,
     socket: SocketId,
-    peer: Option<PeerAddr>,
+    /// The servers; empty if there is no way to one of them.
+    peers: Vec<PeerAddr>,
     /// A message that found no send memory.
     unsent: Option<Outgoing>,
     scratch: Vec<u8>,
@@ -283,8 +278,9 @@ impl<T: Traffic> Client<T> {
     }
 
     /// Sends a message; gives it back if there is no memory for it.
-    fn send(&mut self, cx: &mut Context<'_>, peer: PeerAddr, message: Outgoing) -> Option<Outgoing> {
+    fn send(&mut self, cx: &mut Context<'_>, message: Outgoing) -> Option<Outgoing> {
         let sequence = message.sequence();
+        let peer = self.peers[target(sequence, self.peers.len())];
         let options = RequestOptions { cookie: sequence, ..RequestOptions::default() };
         let payload = self.payload(&message);
         match cx.send_request(self.socket, peer, payload, options) {
@@ -345,10 +341,10 @@ impl<T: Traffic> Service for Client<T> {
     fn on_turn(&mut self, cx: &mut Context<'_>) -> Option<Instant> {
         self.batch = None;
         let now = self.clock.now();
-        let Some(peer) = self.peer else {
+        if self.peers.is_empty() {
             cx.stop();
             return None;
-        };
+        }
         if self.traffic.as_mut()?.turn(now) {
             if let Some(traffic) = self.traffic.take() {
                 let _ = self.tell.send(traffic);
@@ -356,7 +352,7 @@ impl<T: Traffic> Service for Client<T> {
             return None;
         }
         while let Some(message) = self.unsent.take().or_else(|| self.traffic.as_mut()?.next_due(now)) {
-            self.unsent = self.send(cx, peer, message);
+            self.unsent = self.send(cx, message);
             if self.unsent.is_some() {
                 break;
             }

@@ -1,7 +1,8 @@
-//! A TCP client that drives a traffic: one thread, one or several connections, messages multiplexed on them.
+//! A TCP client that drives a traffic: one thread, one or several connections to each server, messages multiplexed on
+//! them.
 //!
 //! Each turn collects everything that is due, writes it with one system call per connection, and reads whatever has
-//! arrived, in large pieces. Messages go to the connections in turn.
+//! arrived, in large pieces. Messages to a server go to its connections in turn.
 
 use std::{
     net::{SocketAddr, TcpStream},
@@ -9,12 +10,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use bytes::Bytes;
 
 use super::{
     frame::{OutQueue, Responses},
     tcp::{self, Interest, Waiting},
 };
-use crate::{process::Clock, traffic::Traffic};
+use crate::{
+    process::Clock,
+    traffic::{Traffic, target},
+};
 
 /// Bytes read at once.
 const READ: usize = 256 << 10;
@@ -73,28 +78,41 @@ impl Connection {
 /// A client with its connections.
 pub struct TcpClient {
     connections: Vec<Connection>,
+    /// Connections to each server, which stand next to each other.
+    each: usize,
     waiting: Waiting,
-    next: usize,
+    /// The connection that is next, by server.
+    next: Vec<usize>,
+    /// The servers that messages go to, in the order of [`target`].
+    targets: Vec<usize>,
 }
 
 impl TcpClient {
-    /// Opens `count` connections.
-    pub fn connect<T: Traffic>(
-        server: SocketAddr,
-        count: usize,
-        waiting: Waiting,
-        traffic: &T,
-    ) -> Result<TcpClient> {
-        let connections = (0..count)
-            .map(|_| {
-                let stream = TcpStream::connect_timeout(&server, Duration::from_secs(5))
+    /// Opens `count` connections to each server.
+    pub fn connect(servers: &[SocketAddr], count: usize, waiting: Waiting) -> Result<TcpClient> {
+        let connections = servers
+            .iter()
+            .flat_map(|server| std::iter::repeat_n(server, count))
+            .map(|server| {
+                let stream = TcpStream::connect_timeout(server, Duration::from_secs(5))
                     .with_context(|| format!("connecting to {server} over TCP"))?;
                 tcp::configure(&stream)?;
-                let out = OutQueue::new(traffic.block().clone());
+                let out = OutQueue::new(Bytes::new());
                 Ok(Connection { stream, out, responses: Responses::new() })
             })
             .collect::<Result<_>>()?;
-        Ok(TcpClient { connections, waiting, next: 0 })
+        Ok(TcpClient {
+            connections,
+            each: count,
+            waiting,
+            next: vec![0; servers.len()],
+            targets: (0..servers.len()).collect(),
+        })
+    }
+
+    /// Lets messages go to these of the servers only, by their places in the list of servers.
+    pub fn aim(&mut self, targets: &[usize]) {
+        self.targets = targets.to_vec();
     }
 
     /// The congestion control of the connections.
@@ -106,14 +124,19 @@ impl TcpClient {
     pub fn run<T: Traffic>(&mut self, clock: &Clock, traffic: &mut T) -> Result<()> {
         let mut buffer = vec![0; READ];
         let mut ready = Vec::new();
+        for connection in &mut self.connections {
+            connection.out = OutQueue::new(traffic.block().clone());
+        }
         loop {
             let now = clock.now();
             if traffic.turn(now) {
                 return Ok(());
             }
             while let Some(message) = traffic.next_due(now) {
-                self.connections[self.next].out.push(&message);
-                self.next = (self.next + 1) % self.connections.len();
+                let server = self.targets[target(message.sequence(), self.targets.len())];
+                let next = &mut self.next[server];
+                self.connections[server * self.each + *next].out.push(&message);
+                *next = (*next + 1) % self.each;
             }
             for connection in &mut self.connections {
                 connection.flush()?;

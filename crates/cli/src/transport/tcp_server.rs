@@ -243,10 +243,13 @@ mod tests {
             drain_ms: 3_000,
             outstanding_max: 5_000,
             hold,
+            origin: 0,
+            servers: 1,
+            in_a_row: 16,
             baseline: Baseline::default(),
         };
         let mut load = Load::new(plan, |_| ());
-        let mut client = TcpClient::connect(address, connections, waiting, &load).unwrap();
+        let mut client = TcpClient::connect(&[address], connections, waiting).unwrap();
         client.run(&Clock::start(), &mut load).unwrap();
         drop(client);
         (load.finish(), server.join().unwrap())

@@ -95,7 +95,7 @@ impl Endpoint {
 
     /// Asks for what is missing of a message: all of it if nothing is known.
     pub(super) fn request_retransmission(&mut self, slot: u32) {
-        let priority = control_priority(self.config.num_priorities);
+        let priority = self.resend_priority(slot);
         let input = &self.rpcs[slot].input;
         if input.length == 0 {
             let kind = ControlKind::Resend { offset: 0, length: RESEND_ALL, priority };
@@ -112,9 +112,19 @@ impl Endpoint {
         }
     }
 
+    /// The priority of what is sent again of a message.
+    fn resend_priority(&self, slot: u32) -> u8 {
+        let highest = control_priority(self.config.num_priorities);
+        let length = self.rpcs[slot].input.length;
+        if !self.config.resend_by_length || length == 0 {
+            return highest;
+        }
+        self.cutoffs.level_of(length)
+    }
+
     /// Asks for the known gaps of a message.
     pub(super) fn request_gaps(&mut self, slot: u32) {
-        let priority = control_priority(self.config.num_priorities);
+        let priority = self.resend_priority(slot);
         let count = self.rpcs[slot].input.gaps().len().min(GAPS_PER_ROUND);
         let count = count.saturating_sub(usize::from(is_mutant!(self.config, SkipLastGap)));
         for i in 0..count {

@@ -66,6 +66,25 @@ fn vector_3_dynamic_window_is_divided() {
 }
 
 #[test]
+fn small_grants_wait_for_more_unless_nothing_is_under_way() {
+    let mut g =
+        Grants::new(GrantConfig { window: 5_000, min_grant: 3_000, max_incoming: 1 << 20, ..plain() });
+    assert!(g.manage(0, 0, 20_000, 5_000, 0, us(0)));
+    let granted = |g: &mut Grants, received: u32| {
+        g.on_received(0, received);
+        poll(g, us(1)).last().map(|grant| grant.offset)
+    };
+    assert_eq!(granted(&mut g, 1_500), None);
+    assert_eq!(granted(&mut g, 3_000), Some(8_000));
+    assert_eq!(granted(&mut g, 4_500), None);
+    // The sender went beyond what was granted: nothing is under way.
+    assert_eq!(granted(&mut g, 8_000), Some(13_000));
+    assert_eq!(granted(&mut g, 13_000), Some(18_000));
+    // The last of the message, however short.
+    assert_eq!(granted(&mut g, 15_000), Some(20_000));
+}
+
+#[test]
 fn few_active_messages_use_the_lowest_levels() {
     for (n, expected) in [(1, vec![0]), (2, vec![1, 0]), (3, vec![2, 1, 0]), (4, vec![3, 2, 1, 0])] {
         let mut g = Grants::new(plain());

@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use peyk_homa::{Path, Transmit, Unreachable};
+use peyk_homa::{Pacing, Path, Transmit, Unreachable};
 use peyk_kevent::{
     Config as QueueConfig, Event, Events, Handle, Operands, Queue, RecvMsg, SendMsg, SocketError, Source,
     Token, Train, Wait, What, Why, udp,
@@ -63,6 +63,19 @@ const SINGLES: Limits = Limits { packets: 1, bytes: 65507, short: SHORT };
 /// 30 us a round for 64 RPCs of 100 bytes, where 16 packets give 24 us.
 const SHORT: Short = Short { bytes: 512, packets: 32 };
 
+/// Time for which a train may occupy a link whose rate is known. Nothing gets between its packets, in a NIC as in the
+/// kernel's queues, so on a slow link a train is one packet: 32 of them would hold a link of 80 Mbit/s for 5 ms.
+const TRAIN_TIME: Duration = Duration::from_micros(50);
+
+/// Most bytes in a train of a host with these parameters. Without a pacer the link's rate is not meant.
+fn train_bytes(homa: &peyk_homa::Config) -> usize {
+    if homa.pacing == Pacing::Off {
+        return TRAINS.bytes;
+    }
+    let bytes = u64::from(homa.link_mbps) * TRAIN_TIME.as_micros() as u64 / 8;
+    TRAINS.bytes.min(usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
 /// Boxed, because they move to the completion queue and back, and are not small.
 #[allow(clippy::vec_box)]
 type Trains = Vec<Box<Train>>;
@@ -90,6 +103,8 @@ pub struct UdpDriver {
     /// Number of polls.
     polls: u64,
     options: udp::Options,
+    /// Most packets and bytes in a train, where sockets can send trains.
+    trains: Limits,
     caps: Caps,
     stats: DriverStats,
 }
@@ -112,7 +127,9 @@ impl UdpDriver {
     /// No backend can be used.
     pub fn new(config: &crate::Config) -> io::Result<UdpDriver> {
         let queue = QueueConfig { backend: config.backend, ..QueueConfig::default() };
-        UdpDriver::with_options(queue, udp::Options::default())
+        let mut driver = UdpDriver::with_options(queue, udp::Options::default())?;
+        driver.trains.bytes = train_bytes(&config.homa);
+        Ok(driver)
     }
 
     /// A driver with its own choice of queue and socket options.
@@ -141,6 +158,7 @@ impl UdpDriver {
             quiet: 0,
             polls: 0,
             options,
+            trains: TRAINS,
             caps,
             stats: DriverStats::default(),
         })
@@ -205,13 +223,14 @@ impl UdpDriver {
 
     /// Turns the burst into trains and sends them, socket by socket.
     fn send_planned(&mut self) {
-        let trains = self.burst.iter().all(|p| self.local(p.path.local).is_none_or(|l| l.gso));
+        let gso = self.burst.iter().all(|p| self.local(p.path.local).is_none_or(|l| l.gso));
+        let limits = if gso { self.trains } else { SINGLES };
         self.items.clear();
         self.items.extend(self.burst.iter().map(item_of));
         let mut planner = std::mem::take(&mut self.planner);
         let mut burst = std::mem::take(&mut self.burst);
         let mut current = None;
-        for planned in planner.plan(&self.items, if trains { TRAINS } else { SINGLES }) {
+        for planned in planner.plan(&self.items, limits) {
             let Some(&first) = planned.packets.first() else { continue };
             let local = burst[usize::from(first)].path.local;
             if current.is_some_and(|c| c != local) {

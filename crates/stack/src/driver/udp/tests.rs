@@ -42,6 +42,15 @@ fn connected(a: &mut UdpDriver, b: &mut UdpDriver, bind: &str) -> (Path, SocketA
 }
 
 #[test]
+fn trains__shrink_on_slow_links_that_are_known() {
+    let homa = |mbps| peyk_homa::Config::default().for_link(mbps, Duration::from_micros(200));
+    assert_eq!(train_bytes(&peyk_homa::Config::default()), TRAINS.bytes);
+    assert_eq!(train_bytes(&homa(80)), 500);
+    assert_eq!(train_bytes(&homa(1_000)), 6_250);
+    assert_eq!(train_bytes(&homa(100_000)), TRAINS.bytes);
+}
+
+#[test]
 fn packets__arrive_whole_and_in_order() {
     on_both(|mut a, mut b| {
         for bind in ["127.0.0.1:0", "[::1]:0"] {
