@@ -237,6 +237,7 @@ impl Shard {
     /// more.
     fn cross(&mut self) -> bool {
         let Core { endpoint, now, mesh: Some(mesh), .. } = &mut self.core else { return false };
+        let before = mesh.stats.taken_over;
         let more = mesh.take(|mesh, crossing| match crossing {
             Crossing::Packet { remote, group, data } => {
                 // Not here any more: dropped, as by a socket that was closed.
@@ -252,6 +253,9 @@ impl Shard {
             }
             Crossing::Cutoffs { version, table } => endpoint.adopt_cutoffs(version, table),
         });
+        if mesh.stats.taken_over != before {
+            self.exports.touch();
+        }
         endpoint.take_stray_acks(|ack| mesh.hand_ack(ack));
         // The first shard measures for all.
         let (version, table) = endpoint.own_cutoffs();
