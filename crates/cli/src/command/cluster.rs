@@ -64,11 +64,10 @@ pub fn run(flags: &Cluster) -> Result<()> {
 
 /// The transports that the flags ask for.
 pub fn transports(flags: &Cluster) -> Vec<Transport> {
-    let all = flags.transport.clone();
-    let is_default = all.len() == 5;
-    match flags.quick && is_default {
-        true => vec![Transport::Homa, Transport::Tcp1, Transport::Quinn],
-        false => all,
+    match (&flags.transport[..], flags.quick) {
+        ([], true) => vec![Transport::Homa, Transport::Tcp1, Transport::Quinn],
+        ([], false) => <Transport as clap::ValueEnum>::value_variants().to_vec(),
+        (named, _) => named.to_vec(),
     }
 }
 
@@ -267,6 +266,14 @@ mod tests {
         let crate::flags::Command::Cluster(flags) = cli.command else { panic!("not cluster") };
         let cases = cases(&flags, &transports(&flags))?;
         Ok(cases.iter().map(|c| format!("{} {}", c.transport.name(), c.variant).trim().to_owned()).collect())
+    }
+
+    #[test]
+    fn transports_that_are_named_are_taken() {
+        assert_eq!(cases_of(&["--quick"]).unwrap(), ["homa", "tcp1", "quinn"]);
+        let all = ["homa", "tcp1", "tcp4", "tonic", "quinn"];
+        assert_eq!(cases_of(&[]).unwrap(), all);
+        assert_eq!(cases_of(&["--quick", "--transport", &all.join(",")]).unwrap(), all);
     }
 
     #[test]

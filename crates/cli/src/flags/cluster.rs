@@ -36,8 +36,8 @@ pub struct Cluster {
     /// Message sizes, at most 1 MB: w1 is the shortest, w5 the longest.
     #[arg(long, default_value = "w4", value_name = "w1..w5")]
     pub workload: Name,
-    /// Transports, in this order.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "homa,tcp1,tcp4,tonic,quinn")]
+    /// Transports, in this order; without it all of them, or with `--quick` homa, tcp1 and quinn.
+    #[arg(long, value_enum, value_delimiter = ',')]
     pub transport: Vec<Transport>,
     /// Time for which messages are sent over each transport.
     #[arg(long, value_parser = duration, value_name = "TIME", help_heading = "Measurement")]
