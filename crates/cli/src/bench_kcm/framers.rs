@@ -48,6 +48,11 @@ fn subjects() -> Vec<Subject> {
     ]
 }
 
+/// Which way the message goes: a client's HTTP/2 starts with its preface, a server's with frames.
+fn side(name: &str) -> Side {
+    if name == "http2" { Side::Replies } else { Side::Requests }
+}
+
 /// Nanoseconds of a call, the best of seven times.
 fn cost(framer: &mut dyn Framer, message: &[u8]) -> Result<f64> {
     let mut best = f64::MAX;
@@ -94,7 +99,7 @@ pub fn run() -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     for Subject { what, name, object, message } in subjects() {
         let program = Program::from_elf(object, Limits::default())?;
-        let native = cost(by_name(name, Side::Requests)?.as_mut(), &message)?;
+        let native = cost(by_name(name, side(name))?.as_mut(), &message)?;
         let run = cost(&mut BpfFramer::new(program.clone(), Spread::User), &message)?;
         let pair = |ours| vec![(native, ours)];
         let line = |how: &str| format!("ns to frame {what}, {how}");
