@@ -203,11 +203,10 @@ mod tests {
         assert_eq!(of(libc::IPPROTO_IP, libc::IP_TOS, &[3]).class(), Some(3));
         assert_eq!(of(libc::IPPROTO_IP, libc::IP_TOS, &[]).class(), None);
         assert_eq!(of(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &[3]).class(), None);
-        let v4 = [7, 0, 0, 0, 1, 1, 1, 1, 127, 0, 0, 2];
-        let v4: &'static [u8] = Box::leak(Box::new(v4));
-        let found = of(libc::IPPROTO_IP, libc::IP_PKTINFO, v4).destination();
+        const INFO: [u8; 12] = [7, 0, 0, 0, 1, 1, 1, 1, 127, 0, 0, 2];
+        let found = of(libc::IPPROTO_IP, libc::IP_PKTINFO, &INFO).destination();
         assert_eq!(found, Some(([127, 0, 0, 2].into(), u32::from_ne_bytes([7, 0, 0, 0]))));
-        assert_eq!(of(libc::IPPROTO_IP, libc::IP_PKTINFO, &v4[..11]).destination(), None);
+        assert_eq!(of(libc::IPPROTO_IP, libc::IP_PKTINFO, &INFO[..11]).destination(), None);
         assert_eq!(of(libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, &[0xff; 16]).time(), None);
         assert_eq!(of(libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS, &[0; 15]).time(), None);
     }
