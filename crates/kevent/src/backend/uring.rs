@@ -222,8 +222,22 @@ impl Uring {
 
     fn ask_to_end(&mut self, core: &mut Core, user_data: u64) {
         self.cancelling += 1;
+        self.push_cancel(core, user_data);
+    }
+
+    fn push_cancel(&mut self, core: &mut Core, user_data: u64) {
         let builder = CancelBuilder::user_data(user_data);
-        self.push(core, opcode::AsyncCancel2::new(builder).build().user_data(CANCEL));
+        let own = (user_data & !0xff) | CANCEL;
+        self.push(core, opcode::AsyncCancel2::new(builder).build().user_data(own));
+    }
+
+    /// A worker of the kernel had the operation in its hands when it was told to end it. A read of a file
+    /// ends by itself; a socket may have been found empty just then, and is waited for from now on.
+    fn cancel_again(&mut self, core: &mut Core, id: OpId) {
+        let in_kernel = core.io(id).is_some_and(|io| io.ending && io.place == crate::io::Place::Kernel);
+        if core.force_async && in_kernel {
+            self.push_cancel(core, user_data(id, IO));
+        }
     }
 
     pub(crate) fn disarm(&mut self, core: &mut Core) {
@@ -438,7 +452,8 @@ impl Uring {
             SEND => self.complete_send(core, id_of(user_data), result, out),
             IO => self.complete_io(core, id_of(user_data), result, flags),
             DOORBELL => self.doorbell_armed = more,
-            // A cancellation's own result says nothing: the operation's last event does.
+            CANCEL if result == -libc::EALREADY => self.cancel_again(core, id_of(user_data)),
+            // Otherwise its own result says nothing: the operation's last event does.
             CANCEL | TEST => {}
             _ => core.stats.stale += 1,
         }
