@@ -93,6 +93,10 @@ pub struct Config {
     /// Whether what is sent again has the priority that unscheduled data of its message has, rather than the highest, as
     /// in HomaModule. Where RESENDs may be early, long messages sent again would hold up short ones.
     pub resend_by_length: bool,
+    /// Missing bytes of a message for which its RESENDs wait a tick longer, up to a quarter of `timeout_ticks`: with the
+    /// shortest first, a long message may stand still for as long as it takes itself, and longer, with nothing lost.
+    /// 0, as in HomaModule: no longer.
+    pub resend_bytes_per_tick: u32,
     /// Ticks between further RESENDs.
     pub resend_interval: u32,
     /// Ticks up to which that interval doubles from one RESEND to the next. Not beyond
@@ -218,6 +222,7 @@ impl Default for Config {
             max_link_usage: 99,
             resend_ticks: 5,
             resend_by_length: false,
+            resend_bytes_per_tick: 0,
             resend_interval: 5,
             resend_interval_max: 0,
             busy_backoff: true,
@@ -264,6 +269,8 @@ impl Default for Config {
 const UNSCHED_PACKETS: u64 = 5;
 /// Full packets in a grant on a known link: one grant for each packet would be as many packets as the data.
 const GRANT_PACKETS: u64 = 2;
+/// How much longer a RESEND waits on a known link: this many times what the missing bytes take.
+const PATIENCE: u64 = 4;
 
 impl Config {
     /// The parameters for hosts whose links have this rate, in Mbit/s, and where a full packet and its answer take
@@ -292,6 +299,7 @@ impl Config {
             pacing: Pacing::NicEstimate,
             max_nic_est_backlog: self.max_nic_est_backlog.max(Duration::from_micros(2 * micros(packet))),
             resend_by_length: true,
+            resend_bytes_per_tick: (mbps * TICK.as_micros() as u64 / 8 / PATIENCE) as u32,
             resend_ticks: self.resend_ticks.max(late).min(self.timeout_ticks / 4),
             resend_interval: self.resend_interval.max(late).min(self.timeout_ticks / 4),
             min_retransmit_ticks: self.min_retransmit_ticks.max(late / 2),
@@ -396,6 +404,7 @@ mod tests {
         assert_eq!(config.max_nic_est_backlog, Duration::from_micros(300));
         // Four times what all that is authorised takes: 38 ms.
         assert_eq!(config.resend_ticks, 38);
+        assert_eq!(config.resend_bytes_per_tick, 2500);
         config.validate().unwrap();
     }
 

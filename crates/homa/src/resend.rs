@@ -60,6 +60,7 @@ pub(crate) struct Timers {
     resend_ticks: u64,
     /// Longest silence before the first RESEND, when a server keeps saying BUSY.
     resend_ticks_busy: u64,
+    resend_bytes_per_tick: u64,
     resend_interval: u64,
     resend_interval_max: u64,
     timeout_ticks: u64,
@@ -165,6 +166,7 @@ impl Timers {
                 true => u64::from(config.resend_ticks.max(config.timeout_ticks / 2)),
                 false => u64::from(config.resend_ticks),
             },
+            resend_bytes_per_tick: u64::from(config.resend_bytes_per_tick),
             resend_interval: u64::from(config.resend_interval),
             resend_interval_max: u64::from(config.resend_interval_max),
             timeout_ticks: u64::from(config.timeout_ticks),
@@ -172,6 +174,18 @@ impl Timers {
             request_ack_max: u64::from(config.request_ack_max_ticks),
             resends_per_tick: config.resends_per_tick,
             resend_burst: config.resend_burst,
+        }
+    }
+
+    /// The timers for a message that lacks so many bytes. It is given up as soon as any other.
+    pub fn patient(self, missing: u32) -> Timers {
+        let ticks = u64::from(missing).checked_div(self.resend_bytes_per_tick).unwrap_or(0);
+        let ticks = ticks.min(self.timeout_ticks / 4);
+        Timers {
+            resend_ticks: self.resend_ticks + ticks,
+            resend_ticks_busy: self.resend_ticks_busy.max(self.resend_ticks + ticks),
+            resend_interval: self.resend_interval + ticks,
+            ..self
         }
     }
 

@@ -78,6 +78,15 @@ impl Rpc {
         self.id & 1 == 0
     }
 
+    /// Bytes that the message to come lacks; before it begins, as many as our own has.
+    pub fn missing(&self) -> u32 {
+        match self.state {
+            State::Incoming => self.input.length - self.input.received,
+            State::Outgoing => self.out.length,
+            State::InService | State::Free => 0,
+        }
+    }
+
     /// Whether the other side is to send a part of a message. HomaModule: while a request is not
     /// all sent as far as granted, the ball is in our own court.
     pub fn is_owed(&self) -> bool {

@@ -65,7 +65,10 @@ impl Endpoint {
         };
         let end = if resend.length == RESEND_ALL { sent } else { resend.end() };
         let again = resend.offset..end.min(sent);
-        if !again.is_empty() && self.is_premature(a.tick, slot, &again, priority) {
+        // Of a receiver that had no memory and dropped it all. Timers ask at the highest priority, or for what is missing.
+        let was_dropped =
+            resend.length == RESEND_ALL && priority < control_priority(self.config.num_priorities);
+        if !again.is_empty() && !was_dropped && self.is_premature(a.tick, slot, &again) {
             self.stats.resends_premature += 1;
             self.send_control(slot, ControlKind::Busy);
         } else if !again.is_empty() {
@@ -83,12 +86,10 @@ impl Endpoint {
         Disposition::Handled
     }
 
-    /// Whether a RESEND asks for what was sent a moment ago. Below the priority of the timers'
-    /// RESENDs are those of receivers that had no memory and dropped it.
-    fn is_premature(&self, tick: u64, slot: u32, range: &Range<u32>, priority: u8) -> bool {
+    /// Whether a RESEND asks for what was sent a moment ago.
+    fn is_premature(&self, tick: u64, slot: u32, range: &Range<u32>) -> bool {
         let (out, ticks) = (&self.rpcs[slot].out, u64::from(self.config.min_retransmit_ticks));
-        priority >= control_priority(self.config.num_priorities)
-            && (out.is_fresh(tick, ticks) || out.is_resent(range, tick, ticks))
+        out.is_fresh(tick, ticks) || out.is_resent(range, tick, ticks)
     }
 
     /// RESEND for an RPC that we do not know.

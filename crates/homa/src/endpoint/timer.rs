@@ -150,7 +150,7 @@ impl Endpoint {
             self.on_unacked(now, tick, slot);
         } else if rpc.is_owed() && !rpc.is_rationed {
             let peer = &self.peers[rpc.peer];
-            let timers = self.timers.stretched(peer.lateness.ticks(tick));
+            let timers = self.timers.patient(rpc.missing()).stretched(peer.lateness.ticks(tick));
             // We were late: that time was not the peer's silence.
             rpc.wait.since += tick.saturating_sub(timers.resend_due(rpc.wait));
             let may_ask = peer.rationed.is_empty();

@@ -103,6 +103,20 @@ fn lateness_grows_with_useless_retransmissions_and_goes_with_time() {
 }
 
 #[test]
+fn long_messages_are_waited_for_longer_but_not_given_up_later() {
+    let timers = Timers::new(&Config { resend_bytes_per_tick: 1000, ..Config::default() });
+    let due = |missing| timers.patient(missing).resend_due(wait_since(100));
+    assert_eq!([0, 999, 1000, 9999, 1_000_000].map(due), [105, 105, 106, 114, 130]);
+    let mut wait = wait_since(100);
+    let patient = timers.patient(10_000);
+    while patient.on_silence(wait, patient.resend_due(wait)) == Silence::Resend {
+        wait = patient.after_resend(wait, patient.resend_due(wait));
+    }
+    assert_eq!((wait.rounds, patient.resend_due(wait)), (6, 200));
+    assert_eq!(self::timers().patient(1_000_000).resend_due(wait_since(100)), 105, "not unless asked for");
+}
+
+#[test]
 fn waiting_to_ask_counts_for_an_eighth() {
     let timers = timers();
     let wait = timers.after_rationing(wait_since(100), 105 + 80);

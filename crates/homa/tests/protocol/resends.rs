@@ -23,7 +23,9 @@ fn retransmissions_say_so_and_promise_the_range() {
     let mut lab = Lab::new();
     let message = pattern(10_000);
     let (rpc, _) = lab.request(message.clone());
+    lab.pass(ms(2));
     let sent = lab.feed(&lab.server_of(rpc).resend(1424, 2848, 3));
+    assert_eq!(sent.len(), 2);
     for packet in &sent {
         let data = packet.data();
         assert_eq!((data.retransmit, data.incoming), (1, 4272));
@@ -171,6 +173,20 @@ fn what_was_sent_a_moment_ago_is_not_sent_again() {
     assert_eq!(lab.endpoint.stats().resends_premature, 2);
     lab.pass(ms(1));
     assert_eq!(lab.endpoint.stats().data_retransmitted, 2);
+}
+
+#[test]
+fn what_was_sent_a_moment_ago_is_not_sent_again_at_any_priority() {
+    let mut lab = Lab::new();
+    let (rpc, _) = lab.request(pattern(10_000));
+    let from = lab.server_of(rpc);
+    lab.pass(us(1500));
+    assert_eq!(kinds(&lab.feed(&from.resend(1424, 1424, 3))), [PacketType::Busy]);
+    lab.pass(us(500));
+    let again = lab.feed(&from.resend(1424, 1424, 3));
+    assert_eq!(ranges(&again), [(1424, 2848)]);
+    assert_eq!(again[0].priority, 3);
+    assert_eq!(kinds(&lab.feed(&from.resend(1424, 1424, 3))), [PacketType::Busy]);
 }
 
 #[test]

@@ -37,6 +37,20 @@ fn vector_7_one_resend_per_gap_and_one_for_the_tail() {
 }
 
 #[test]
+fn a_message_that_lacks_much_is_asked_for_later() {
+    let config = Config { resend_bytes_per_tick: 1000, ..Config::default() };
+    let mut lab = Lab::with(config, 64);
+    lab.feed(&Lab::from_client(ID).segment(&pattern(11_424), 11_424, 0, 1424));
+    lab.feed(&Lab::from_client(ID + 2).segment(&pattern(2000), 2000, 0, 1424));
+    let all = lab.pass_timed(ms(16));
+    let of = |id: u64| {
+        all.iter().filter(|(_, s)| s.header().sender_id == id | 1).map(|(at, _)| *at).collect::<Vec<_>>()
+    };
+    assert_eq!(of(ID), [ms(15)], "10,000 bytes are missing");
+    assert_eq!(of(ID + 2), [ms(5), ms(10), ms(15)], "less than a tick's worth");
+}
+
+#[test]
 fn nothing_is_asked_for_beyond_what_was_granted() {
     let config = Config { max_incoming: 1, grant_fifo_fraction: 0, ..Config::default() };
     let mut lab = Lab::with(config, 64);
