@@ -16,8 +16,11 @@ use super::{Rate, Testbed, probe};
 /// Probes of each kind.
 const PROBES: usize = 400;
 
-/// Probes at the level of the flood, each of which waits for a whole queue.
-const SLOW_PROBES: usize = 12;
+/// Probes at the level of the flood, each of which waits for a whole queue, or finds it full and is lost.
+const SLOW_PROBES: usize = 24;
+
+/// After what time a probe is taken for lost: longer than a machine is busy with other things.
+const PATIENCE: Duration = Duration::from_millis(800);
 
 /// How long the flood's rate is watched.
 const WATCH: Duration = Duration::from_millis(700);
@@ -34,6 +37,8 @@ pub struct Trips {
     pub p90_us: f64,
     /// 99th percentile.
     pub p99_us: f64,
+    /// Probes without an answer: they found a queue full.
+    pub lost: u64,
 }
 
 /// What a check has found.
@@ -75,6 +80,8 @@ impl Findings {
             p90 <= 2.25,
             format!("a tenth of the urgent probes was delayed by {p90:.1} packets' time or more"),
         );
+        let lost = self.idle.lost + self.above.lost;
+        expect(lost == 0, format!("{lost} urgent probes were lost"));
         let low = added(self.beside.p50_us);
         expect(
             low >= 8.0,
@@ -97,7 +104,7 @@ pub fn check(testbed: &Testbed, rate: Rate) -> Result<Findings> {
     let target = Testbed::address(to, false);
     let high = super::LEVELS - 1;
     let echo = Agent::start(testbed, to, &["echo", &high.to_string()])?;
-    let idle = measure(testbed, from, target, high, PROBES)?;
+    let idle = measure(testbed, from, target, high, PROBES, PATIENCE)?;
     // Two, or their own links would be all that limits them.
     let flood: Vec<Agent> = [3, 4]
         .iter()
@@ -105,11 +112,11 @@ pub fn check(testbed: &Testbed, rate: Rate) -> Result<Findings> {
         .collect::<Result<_>>()?;
     // Until the queues are full.
     std::thread::sleep(Duration::from_millis(500));
-    let above = measure(testbed, from, target, high, PROBES)?;
+    let above = measure(testbed, from, target, high, PROBES, PATIENCE)?;
     let (before, start) = (port_to(testbed, to)?, Instant::now());
     std::thread::sleep(WATCH);
     let (after, elapsed) = (port_to(testbed, to)?, start.elapsed());
-    let beside = measure(testbed, from, target, 0, SLOW_PROBES)?;
+    let beside = measure(testbed, from, target, 0, SLOW_PROBES, PATIENCE)?;
     let full = port_to(testbed, to)?;
     drop((flood, echo));
     Ok(Findings {
@@ -127,13 +134,22 @@ fn port_to(testbed: &Testbed, host: usize) -> Result<super::Port> {
     testbed.ports()?.into_iter().find(|p| p.switch && p.host == host).context("a port is missing")
 }
 
-fn measure(testbed: &Testbed, from: usize, to: IpAddr, level: u8, count: usize) -> Result<Trips> {
-    let arguments = ["probe", &to.to_string(), &level.to_string(), &count.to_string()];
+fn measure(
+    testbed: &Testbed,
+    from: usize,
+    to: IpAddr,
+    level: u8,
+    count: usize,
+    patience: Duration,
+) -> Result<Trips> {
+    let patience = patience.as_millis().to_string();
+    let arguments = ["probe", &to.to_string(), &level.to_string(), &count.to_string(), &patience];
     let mut agent = Agent::spawn(testbed, from, &arguments)?;
     let line = agent.line()?;
-    let numbers: Vec<f64> = line.split_whitespace().filter_map(|n| n.parse().ok()).collect();
-    let [p50, p90, p99] = numbers[..] else { anyhow::bail!("a probe said {line:?}") };
-    Ok(Trips { p50_us: p50 / 1e3, p90_us: p90 / 1e3, p99_us: p99 / 1e3 })
+    let numbers: Vec<u64> = line.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+    let [p50, p90, p99, lost] = numbers[..] else { anyhow::bail!("a probe said {line:?}") };
+    let us = |ns: u64| ns as f64 / 1e3;
+    Ok(Trips { p50_us: us(p50), p90_us: us(p90), p99_us: us(p99), lost })
 }
 
 /// An agent in a host. Dropping it ends it.
@@ -186,7 +202,7 @@ mod tests {
     use super::*;
 
     fn trips(us: f64) -> Trips {
-        Trips { p50_us: us, p90_us: us * 1.1, p99_us: us * 1.5 }
+        Trips { p50_us: us, p90_us: us * 1.1, p99_us: us * 1.5, lost: 0 }
     }
 
     #[test]
@@ -202,6 +218,8 @@ mod tests {
         assert!(good.faults().is_empty());
         let bad = Findings { above: trips(15_000.0), ..good.clone() };
         assert_eq!(bad.faults().len(), 2);
+        let lossy = Findings { above: Trips { lost: 3, ..good.above }, ..good.clone() };
+        assert_eq!(lossy.faults(), ["3 urgent probes were lost"]);
         let unlimited = Findings { share: 3.0, beside: trips(40.0), dropped: 0, ..good };
         assert_eq!(unlimited.faults().len(), 3);
     }

@@ -22,9 +22,6 @@ pub const FLOOD_PORT: u16 = 7_009;
 /// Payload of a full packet of a flood.
 pub const FLOOD_BYTES: usize = 1_472;
 
-/// How long a probe waits for its answer.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 /// What an agent does.
 #[derive(Subcommand, Debug)]
 pub enum Agent {
@@ -48,6 +45,8 @@ pub enum Agent {
         level: u8,
         /// How many.
         count: usize,
+        /// After how many milliseconds one is taken for lost.
+        patience: u64,
     },
 }
 
@@ -57,7 +56,9 @@ pub fn run(agent: &Agent) -> Result<()> {
     match *agent {
         Agent::Echo { level } => echo(level),
         Agent::Flood { to, level } => flood(to, level),
-        Agent::Probe { to, level, count } => probe(to, level, count),
+        Agent::Probe { to, level, count, patience } => {
+            probe(to, level, count, Duration::from_millis(patience))
+        }
     }
 }
 
@@ -113,10 +114,11 @@ fn end_with_input() {
     });
 }
 
-fn probe(to: IpAddr, level: u8, count: usize) -> Result<()> {
+/// Says the median, the 90th and 99th percentile in nanoseconds, and how many were lost.
+fn probe(to: IpAddr, level: u8, count: usize, patience: Duration) -> Result<()> {
     let socket = socket(0, level)?;
     socket.connect((to, ECHO_PORT)).context("connecting")?;
-    socket.set_read_timeout(Some(PATIENCE)).context("setting a time-out")?;
+    socket.set_read_timeout(Some(patience)).context("setting a time-out")?;
     let mut trips = Vec::with_capacity(count);
     let mut buffer = [0; 64];
     for number in 0..count as u64 {
@@ -126,16 +128,21 @@ fn probe(to: IpAddr, level: u8, count: usize) -> Result<()> {
         socket.send(&number.to_le_bytes()).context("sending a probe")?;
         loop {
             match socket.recv(&mut buffer) {
-                Ok(8) if buffer[..8] == number.to_le_bytes() => break,
+                Ok(8) if buffer[..8] == number.to_le_bytes() => {
+                    trips.push(start.elapsed().as_nanos() as u64);
+                    break;
+                }
                 Ok(_) => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => bail!("no answer within {PATIENCE:?}"),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                 Err(e) => return Err(e).context("waiting for an answer"),
             }
         }
-        trips.push(start.elapsed().as_nanos() as u64);
+    }
+    if trips.is_empty() {
+        bail!("none of {count} probes was answered within {patience:?}");
     }
     trips.sort_unstable();
     let at = |q| quantile(&trips, q).unwrap_or(0);
-    say(&format!("{} {} {}", at(0.5), at(0.9), at(0.99)));
+    say(&format!("{} {} {} {}", at(0.5), at(0.9), at(0.99), count - trips.len()));
     Ok(())
 }
