@@ -164,6 +164,20 @@ impl SendQueue {
         self.best.map(|key| key.2)
     }
 
+    /// Takes out the message to send from next, if it is a single packet.
+    #[inline]
+    pub fn pop_single(&mut self) -> Option<u32> {
+        if self.singles_live == 0 {
+            return None;
+        }
+        let slot = self.best()?;
+        let class = self.classes.trailing_zeros() as usize;
+        self.singles[class].pop_front();
+        self.entries[slot as usize].place = Place::Absent;
+        self.singles_live -= 1;
+        Some(slot)
+    }
+
     /// Takes out and returns the message to send from next.
     pub fn pop_best(&mut self) -> Option<u32> {
         let slot = self.best()?;
@@ -175,11 +189,6 @@ impl SendQueue {
     /// Single-packet messages have no part in this: they never starve.
     pub fn oldest(&self) -> Option<u32> {
         self.ages.first().map(|&(_, slot)| slot)
-    }
-
-    /// Whether a single-packet message is at the front.
-    pub fn has_single(&self) -> bool {
-        self.singles_live > 0
     }
 
     /// Whether the slot is queued.

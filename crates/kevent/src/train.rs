@@ -130,10 +130,13 @@ impl Train {
         if !self.fits(len, slices) {
             return Err(payload);
         }
-        self.stage(header);
+        let before = self.staging.len();
+        self.staging.extend_from_slice(header);
         if copied {
-            payload.chunks().for_each(|chunk| self.stage(chunk));
-        } else {
+            payload.chunks().for_each(|chunk| self.staging.extend_from_slice(chunk));
+        }
+        self.staged(self.staging.len() - before);
+        if !copied {
             self.parts.push(Part::Kept);
             self.kept.push(payload);
         }
@@ -147,12 +150,38 @@ impl Train {
         Ok(())
     }
 
-    fn stage(&mut self, bytes: &[u8]) {
-        self.staging.extend_from_slice(bytes);
+    /// So many bytes have been added to the staging memory.
+    #[inline]
+    fn staged(&mut self, bytes: usize) {
         match self.parts.last_mut() {
-            Some(Part::Staged(len)) => *len += bytes.len(),
-            _ => self.parts.push(Part::Staged(bytes.len())),
+            Some(Part::Staged(len)) => *len += bytes,
+            _ => self.parts.push(Part::Staged(bytes)),
         }
+    }
+
+    /// Moves the only datagram of another train to the end of this one. False, changing nothing, if it
+    /// does not fit.
+    pub fn append(&mut self, other: &mut Train) -> bool {
+        if other.packets != 1 || !self.fits(other.bytes, other.slices) {
+            return false;
+        }
+        self.staging.append(&mut other.staging);
+        self.kept.append(&mut other.kept);
+        for part in other.parts.drain(..) {
+            match part {
+                Part::Staged(bytes) => self.staged(bytes),
+                Part::Kept => self.parts.push(Part::Kept),
+            }
+        }
+        if self.packets == 0 {
+            self.segment = other.bytes;
+        }
+        self.closed = other.bytes < self.segment;
+        self.packets += 1;
+        self.bytes += other.bytes;
+        self.slices += other.slices;
+        other.start(other.to, other.class);
+        true
     }
 
     /// Where it goes.
@@ -298,5 +327,27 @@ mod tests {
         }
         train.gather();
         assert_eq!(train.slices_out.iter().map(|s| s.iov_len).collect::<Vec<_>>(), [4, 1000].repeat(10));
+    }
+
+    #[test]
+    fn append__adds_a_lone_datagram_and_nothing_else() {
+        let to = SocketAddr::from(([127, 0, 0, 1], 9));
+        let train = |payloads: &[&[u8]]| {
+            let mut train = Train::new();
+            train.start(to, 0);
+            payloads.iter().for_each(|p| train.push(b"head", Payload::copy_from(p)).unwrap());
+            train
+        };
+        let long = [7; 1000];
+        let mut train_of_two = train(&[&long, &long]);
+        assert!(!train_of_two.append(&mut train(&[b"a", b"b"])), "more than one");
+        assert!(!train_of_two.append(&mut train(&[&[7; 1001]])), "longer than the others");
+        let mut tail = train(&[&[8; 600]]);
+        assert!(train_of_two.append(&mut tail));
+        assert_eq!((tail.packets(), train_of_two.packets(), train_of_two.bytes()), (0, 3, 2 * 1004 + 604));
+        assert!(!train_of_two.append(&mut train(&[b"c"])), "nothing follows a shorter one");
+        let whole: Vec<u8> = train_of_two.split().flat_map(|one| one.staging.clone()).collect();
+        let expected = [&b"head"[..], &long, b"head", &long, b"head", &[8; 600]].concat();
+        assert_eq!(whole, expected);
     }
 }

@@ -126,6 +126,7 @@ impl Pool {
     }
 
     /// A message with a copy of `bytes`. `None` as for [`Pool::alloc`].
+    #[inline]
     pub fn copy_in(&mut self, bytes: &[u8]) -> Option<Message> {
         let mut buf = self.alloc(bytes.len())?;
         buf.write_at(0, bytes);

@@ -29,7 +29,7 @@ pub(crate) struct Core {
     outgoing: [Option<u16>; 2],
     /// Hosts whose route has been looked at, the last one first tried.
     known: HashMap<IpAddr, ()>,
-    last_known: Option<IpAddr>,
+    last_known: Option<SocketAddr>,
 }
 
 /// A local UDP socket that carries Homa packets.
@@ -58,6 +58,16 @@ fn reachable(remote: SocketAddr) -> SocketAddr {
         _ => return remote,
     };
     SocketAddr::new(ip, remote.port())
+}
+
+/// Whether two addresses are those of one host. Compared in place: this is asked for every request, and an
+/// `IpAddr` taken out of an event just moved waits for the move to reach the cache.
+fn is_same_host(a: &SocketAddr, b: &SocketAddr) -> bool {
+    match (a, b) {
+        (SocketAddr::V4(a), SocketAddr::V4(b)) => a.ip() == b.ip(),
+        (SocketAddr::V6(a), SocketAddr::V6(b)) => a.ip() == b.ip(),
+        _ => false,
+    }
 }
 
 /// Hosts remembered before the table starts afresh.
@@ -161,22 +171,22 @@ impl Core {
             Some(&id) if self.reaches(id, remote) => id,
             _ => self.outgoing_for(remote)?,
         };
-        self.learn(remote);
+        self.learn(&remote);
         Ok(PeerAddr { path: Path { remote, local }, port: to.port })
     }
 
     /// Looks up the route to a host once, so that messages are cut to its size of packets.
-    pub fn learn(&mut self, remote: SocketAddr) {
-        let ip = remote.ip();
-        if self.last_known == Some(ip) {
+    pub fn learn(&mut self, remote: &SocketAddr) {
+        if self.last_known.as_ref().is_some_and(|last| is_same_host(last, remote)) {
             return;
         }
-        self.last_known = Some(ip);
+        self.last_known = Some(*remote);
+        let ip = remote.ip();
         if self.known.len() >= KNOWN_MAX {
             self.known.clear();
         }
         if self.known.insert(ip, ()).is_none() {
-            let mtu = self.driver.mtu(remote).min(self.max_mtu);
+            let mtu = self.driver.mtu(*remote).min(self.max_mtu);
             self.endpoint.set_mtu(ip, mtu);
         }
     }

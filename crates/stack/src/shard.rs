@@ -319,7 +319,7 @@ impl Shard {
     fn events(&mut self) {
         while let Some(event) = self.core.endpoint.poll_event() {
             if let Event::Request { from, .. } = &event {
-                self.core.learn(from.path.remote);
+                self.core.learn(&from.path.remote);
             }
             match self.owners.of(socket_of(&event)) {
                 Some(Owner::App) => self.app.on_event(&mut self.core, event),

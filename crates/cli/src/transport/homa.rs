@@ -156,8 +156,21 @@ impl Echo {
             self.released.fetch_add(1, Ordering::Relaxed);
             self.release();
         }
-        self.waiting.push_back((rpc, message.into()));
-        self.answer(cx);
+        let response = message.into();
+        if !self.waiting.is_empty() || !Echo::reply(cx, rpc, &response) {
+            self.waiting.push_back((rpc, response));
+        }
+    }
+
+    /// Answers a request; false if there is no send memory.
+    fn reply(cx: &mut Context<'_>, rpc: ServerRpc, response: &Payload) -> bool {
+        match cx.reply(rpc, response.clone()) {
+            Err(ReplyError::Full) => return false,
+            // The client gave up; it counts what it did not get.
+            Ok(()) | Err(ReplyError::Gone) => {}
+            Err(_) => cx.reject(rpc, Reason::Aborted),
+        }
+        true
     }
 
     /// Answers what is held, if some shard was told to.
@@ -172,16 +185,11 @@ impl Echo {
 
     /// Answers in order what there is send memory for.
     fn answer(&mut self, cx: &mut Context<'_>) {
-        while let Some((rpc, response)) = self.waiting.pop_front() {
-            match cx.reply(rpc, response.clone()) {
-                Err(ReplyError::Full) => {
-                    self.waiting.push_front((rpc, response));
-                    return;
-                }
-                // The client gave up; it counts what it did not get.
-                Ok(()) | Err(ReplyError::Gone) => {}
-                Err(_) => cx.reject(rpc, Reason::Aborted),
+        while let Some((rpc, response)) = self.waiting.front() {
+            if !Echo::reply(cx, *rpc, response) {
+                return;
             }
+            self.waiting.pop_front();
         }
     }
 }

@@ -73,10 +73,12 @@ impl Endpoint {
         {
             return Some(packet);
         }
-        if !self.queue.is_empty()
-            && let Some(packet) = self.next_data(now)
-        {
-            return Some(packet);
+        if !self.queue.is_empty() {
+            // Returned as it is: a packet is large, and taking it out would move it.
+            let packet = self.next_data(now);
+            if packet.is_some() {
+                return packet;
+            }
         }
         if self.ack_flush.is_empty() { None } else { self.next_overdue_ack(now) }
     }
@@ -220,7 +222,10 @@ impl Endpoint {
 
     /// The next segment that is sent for the first time.
     fn next_data(&mut self, now: Instant) -> Option<Transmit> {
-        let (slot, pick) = self.choose(now)?;
+        let (slot, pick) = match self.queue.pop_single() {
+            Some(slot) => (slot, None),
+            None => self.choose(now)?,
+        };
         let rpc = &mut self.rpcs[slot];
         let (peer, out) = (&self.peers[rpc.peer], &mut rpc.out);
         let segment = out.advance();
@@ -248,15 +253,12 @@ impl Endpoint {
         Some(self.data_packet(now, slot, segment, priority, None))
     }
 
-    /// Which message may send next, and whose turn it was if that is accounted for.
+    /// Which of the longer messages may send next, and whose turn it was if that is accounted for.
     ///
     /// Without a pacer there is a choice only when the driver cannot keep up. Then strict SRPT is
     /// right, until the oldest message has waited for so long that its receiver would ask for it.
     fn choose(&mut self, now: Instant) -> Option<(u32, Option<Pick>)> {
         let best = self.queue.best()?;
-        if self.queue.has_single() {
-            return Some((best, None));
-        }
         let oldest = self.queue.oldest()?;
         if self.pacer.is_off() {
             let is_old = self.rpcs[oldest].out.init_time + TICK * self.config.resend_ticks <= now;

@@ -43,11 +43,11 @@ fn singles_go_first_by_class_then_in_arrival_order() {
     assert!(q.insert_single(2, 1400, at(5)));
     assert!(q.insert_single(3, 100, at(6)));
     assert!(q.insert_single(4, 97, at(7)));
-    assert!(q.has_single());
     assert_eq!(q.pop_best(), Some(3));
-    assert_eq!(q.pop_best(), Some(4));
-    assert_eq!(q.pop_best(), Some(2));
-    assert!(!q.has_single());
+    assert_eq!(q.pop_single(), Some(4));
+    assert!(!q.contains(4) && q.contains(2));
+    assert_eq!(q.pop_single(), Some(2));
+    assert_eq!(q.pop_single(), None);
     assert_eq!(q.pop_best(), Some(1));
 }
 

@@ -19,12 +19,16 @@ pub(crate) struct Item {
     pub(crate) key: u64,
 }
 
-/// A train: indices of the packets, in order.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Planned {
-    pub(crate) packets: Vec<u16>,
+/// A train under way.
+#[derive(Debug, Clone)]
+struct Planned {
+    local: u16,
+    remote: SocketAddr,
+    packets: usize,
     segment: usize,
     bytes: usize,
+    /// Most packets and bytes.
+    room: (usize, usize),
     /// Its last packet is shorter: complete.
     closed: bool,
     /// The earliest train that its (only) packet may join.
@@ -36,14 +40,16 @@ const LOOK_BACK: usize = 16;
 /// How many packets back are searched for one of the same message.
 const KEY_BACK: usize = 64;
 
-/// Plans bursts; keeps its memory between them.
+/// Plans bursts packet by packet; keeps its memory between them.
 #[derive(Debug, Default)]
 pub(crate) struct Planner {
     trains: Vec<Planned>,
-    /// Trains of the plan; the rest of `trains` is memory for later.
-    used: usize,
     /// For each packet of the burst: its key and train.
     placed: Vec<(u64, usize)>,
+    /// Priority of the latest packet, and whether it was control.
+    class: (u8, bool),
+    /// The first train of that class.
+    barrier: usize,
 }
 
 /// Most packets and bytes in a train.
@@ -70,34 +76,90 @@ impl Limits {
 }
 
 impl Planner {
-    /// Groups the packets of a burst, at most 65536 of them.
-    pub(crate) fn plan(&mut self, items: &[Item], limits: Limits) -> &[Planned] {
-        self.used = 0;
-        self.placed.clear();
-        let mut barrier = 0;
-        for (i, item) in items.iter().enumerate() {
-            let class = |x: &Item| (x.priority, x.control);
-            if i > 0 && class(item) != class(&items[i - 1]) {
-                barrier = self.used;
-            }
-            if self.used > barrier
-                && self.trains[self.used - 1].segment == item.len
-                && self.joins(items, self.used - 1, item, limits)
-            {
-                // Behind everything before it: nothing to check.
-                self.add(self.used - 1, i, item);
-                continue;
-            }
-            let floor = barrier.max(self.key_floor(item.key)).max(self.used.saturating_sub(LOOK_BACK));
-            let train = self.find(items, item, floor, limits).unwrap_or_else(|| self.open(item, floor));
-            self.add(train, i, item);
+    /// The train that the next packet of the burst goes to, counted from 0: one that is there, or the
+    /// next one.
+    #[inline]
+    pub(crate) fn place(&mut self, item: &Item, limits: Limits) -> usize {
+        let class = (item.priority, item.control);
+        if class != self.class {
+            (self.class, self.barrier) = (class, self.trains.len());
         }
-        self.join_tails(items, limits);
-        &self.trains[..self.used]
+        // Behind everything before it there is nothing to check.
+        let latest = self.trains.len().wrapping_sub(1);
+        let train = if self.trains.len() > self.barrier && self.continues(latest, item) {
+            latest
+        } else {
+            self.choose(item, limits)
+        };
+        self.add(train, item);
+        train
     }
 
-    fn add(&mut self, train: usize, index: usize, item: &Item) {
-        self.trains[train].packets.push(index as u16);
+    /// Gives the packet placed last a train of its own, because that one could not take it.
+    pub(crate) fn place_anew(&mut self, item: &Item, limits: Limits) {
+        if let Some((_, train)) = self.placed.pop() {
+            let train = &mut self.trains[train];
+            (train.packets, train.bytes, train.closed) = (train.packets - 1, train.bytes - item.len, true);
+        }
+        let train = self.open(item, self.trains.len(), limits);
+        self.add(train, item);
+    }
+
+    /// Packets in the burst.
+    pub(crate) fn packets(&self) -> usize {
+        self.placed.len()
+    }
+
+    /// The carriage socket of a train.
+    pub(crate) fn local(&self, train: usize) -> u16 {
+        self.trains[train].local
+    }
+
+    /// Whether the burst is one train that has all packets it may have.
+    #[inline]
+    pub(crate) fn is_one_full(&self) -> bool {
+        matches!(&self.trains[..], [train] if train.packets >= train.room.0 && train.room.0 > 1)
+    }
+
+    /// Lets lone packets end an earlier train of longer ones: `join` is told which train goes to the end of
+    /// which.
+    pub(crate) fn join_tails(&mut self, mut join: impl FnMut(usize, usize)) {
+        for t in 1..self.trains.len() {
+            let Planned { packets: 1, segment: len @ 1.., local, remote, floor, .. } = self.trains[t] else {
+                continue;
+            };
+            let host = (floor..t).rev().find(|&h| {
+                let host = &self.trains[h];
+                host.packets > 0 && host.segment > len && host.takes(local, remote, len)
+            });
+            if let Some(host) = host {
+                self.trains[t].packets = 0;
+                let planned = &mut self.trains[host];
+                planned.packets += 1;
+                planned.bytes += len;
+                planned.closed = true;
+                join(t, host);
+            }
+        }
+    }
+
+    /// Begins the next burst.
+    pub(crate) fn clear(&mut self) {
+        self.trains.clear();
+        self.placed.clear();
+        self.barrier = 0;
+    }
+
+    fn choose(&mut self, item: &Item, limits: Limits) -> usize {
+        let trains = self.trains.len();
+        let floor = self.barrier.max(self.key_floor(item.key)).max(trains.saturating_sub(LOOK_BACK));
+        let found = (floor..trains).rev().find(|&t| self.continues(t, item));
+        found.unwrap_or_else(|| self.open(item, floor, limits))
+    }
+
+    #[inline]
+    fn add(&mut self, train: usize, item: &Item) {
+        self.trains[train].packets += 1;
         self.trains[train].bytes += item.len;
         self.placed.push((item.key, train));
     }
@@ -107,60 +169,40 @@ impl Planner {
         let recent = self.placed.iter().rev().take(KEY_BACK);
         match recent.clone().find(|(k, _)| *k == key) {
             Some((_, train)) => *train,
-            None if self.placed.len() > KEY_BACK => self.used,
+            None if self.placed.len() > KEY_BACK => self.trains.len(),
             None => 0,
         }
     }
 
-    fn find(&self, items: &[Item], item: &Item, floor: usize, limits: Limits) -> Option<usize> {
-        (floor..self.used).rev().find(|&t| {
-            let train = &self.trains[t];
-            train.segment == item.len && self.joins(items, t, item, limits)
-        })
-    }
-
-    fn joins(&self, items: &[Item], train: usize, item: &Item, limits: Limits) -> bool {
+    /// Whether the packet may follow the others of a train that are as long.
+    #[inline]
+    fn continues(&self, train: usize, item: &Item) -> bool {
         let train = &self.trains[train];
-        let first = &items[usize::from(train.packets[0])];
-        !train.closed
-            && (first.local, first.remote) == (item.local, item.remote)
-            && train.packets.len() < limits.packets(train.segment)
-            && train.bytes + item.len <= limits.bytes
+        train.segment == item.len && train.takes(item.local, item.remote, item.len)
     }
 
-    fn open(&mut self, item: &Item, floor: usize) -> usize {
-        if self.used == self.trains.len() {
-            self.trains.push(Planned::default());
-        }
-        let train = &mut self.trains[self.used];
-        train.packets.clear();
-        train.segment = item.len;
-        train.bytes = 0;
-        train.closed = item.len == 0;
-        train.floor = floor;
-        self.used += 1;
-        self.used - 1
+    fn open(&mut self, item: &Item, floor: usize, limits: Limits) -> usize {
+        self.trains.push(Planned {
+            local: item.local,
+            remote: item.remote,
+            packets: 0,
+            segment: item.len,
+            bytes: 0,
+            room: (limits.packets(item.len), limits.bytes),
+            closed: item.len == 0,
+            floor,
+        });
+        self.trains.len() - 1
     }
+}
 
-    /// Lets lone packets end an earlier train of longer ones.
-    fn join_tails(&mut self, items: &[Item], limits: Limits) {
-        for t in 1..self.used {
-            let [packet] = self.trains[t].packets[..] else { continue };
-            let item = &items[usize::from(packet)];
-            let host = (self.trains[t].floor..t).rev().find(|&h| {
-                !self.trains[h].packets.is_empty()
-                    && self.trains[h].segment > item.len
-                    && item.len > 0
-                    && self.joins(items, h, item, limits)
-            });
-            if let Some(host) = host {
-                self.trains[t].packets.clear();
-                let host = &mut self.trains[host];
-                host.packets.push(packet);
-                host.bytes += item.len;
-                host.closed = true;
-            }
-        }
+impl Planned {
+    #[inline]
+    fn takes(&self, local: u16, remote: SocketAddr, len: usize) -> bool {
+        !self.closed
+            && self.packets < self.room.0
+            && self.bytes + len <= self.room.1
+            && (self.local, self.remote) == (local, remote)
     }
 }
 

@@ -86,8 +86,8 @@ pub struct UdpDriver {
     queue: Queue,
     events: Events,
     locals: Vec<Option<Local>>,
-    burst: Vec<Transmit>,
-    items: Vec<Item>,
+    /// The burst, as the trains of the plan.
+    burst: Trains,
     planner: Planner,
     /// Trains of the burst being sent.
     ready: Trains,
@@ -147,7 +147,6 @@ impl UdpDriver {
             events: Events::with_capacity(64),
             locals: Vec::new(),
             burst: Vec::new(),
-            items: Vec::new(),
             planner: Planner::default(),
             ready: Vec::new(),
             spare: Vec::new(),
@@ -193,11 +192,11 @@ impl UdpDriver {
         self.locals.get(usize::from(local))?.as_ref()
     }
 
-    fn train(&mut self, local: u16, packet: &Transmit) -> Box<Train> {
+    fn train(&mut self, local: u16, remote: SocketAddr, priority: u8) -> Box<Train> {
         let mut train = self.spare.pop().unwrap_or_else(Train::new);
         let (mapped, own) =
             self.local(local).map_or((false, None), |l| (l.ipv6, l.flow.as_ref().map(|f| f.remote)));
-        let (to, class) = (for_socket(packet.path.remote, mapped), packet.priority << 5);
+        let (to, class) = (for_socket(remote, mapped), priority << 5);
         if own == Some(to) {
             train.start_connected(to, class)
         } else {
@@ -221,41 +220,31 @@ impl UdpDriver {
         }
     }
 
-    /// Turns the burst into trains and sends them, socket by socket.
-    fn send_planned(&mut self) {
-        let gso = self.burst.iter().all(|p| self.local(p.path.local).is_none_or(|l| l.gso));
-        let limits = if gso { self.trains } else { SINGLES };
-        self.items.clear();
-        self.items.extend(self.burst.iter().map(item_of));
-        let mut planner = std::mem::take(&mut self.planner);
+    /// Sends the trains of the burst, socket by socket.
+    fn send_burst(&mut self) {
         let mut burst = std::mem::take(&mut self.burst);
+        self.planner.join_tails(|from, to| {
+            let (head, tail) = burst.split_at_mut(from);
+            // With too many slices it stays where it is.
+            head[to].append(&mut tail[0]);
+        });
         let mut current = None;
-        for planned in planner.plan(&self.items, limits) {
-            let Some(&first) = planned.packets.first() else { continue };
-            let local = burst[usize::from(first)].path.local;
-            if current.is_some_and(|c| c != local) {
-                self.transmit(current.unwrap_or(local));
+        for (at, train) in burst.drain(..).enumerate() {
+            if train.packets() == 0 {
+                self.recycle(train);
+                continue;
             }
-            current = Some(local);
-            let mut train = self.train(local, &burst[usize::from(first)]);
-            for &i in &planned.packets {
-                let packet = &mut burst[usize::from(i)];
-                let payload = std::mem::take(&mut packet.payload);
-                if let Err(payload) = train.push(packet.header.as_slice(), payload) {
-                    // More slices than a train may have: continue with another.
-                    let next = self.train(local, packet);
-                    self.ready.push(std::mem::replace(&mut train, next));
-                    self.first(&mut train, packet.header.as_slice(), payload);
-                }
+            let local = self.planner.local(at);
+            if let Some(other) = current.replace(local).filter(|&other| other != local) {
+                self.transmit(other);
             }
             self.ready.push(train);
         }
+        self.burst = burst;
+        self.planner.clear();
         if let Some(local) = current {
             self.transmit(local);
         }
-        burst.clear();
-        self.burst = burst;
-        self.planner = planner;
     }
 
     /// Sends the ready trains on one socket.
@@ -565,24 +554,33 @@ impl Driver for UdpDriver {
     }
 
     fn send(&mut self, packet: Transmit) {
-        if self.burst.len() >= BURST {
+        if self.planner.packets() >= BURST {
             self.flush();
         }
-        self.burst.push(packet);
+        let local = packet.path.local;
+        let limits = if self.local(local).is_none_or(|l| l.gso) { self.trains } else { SINGLES };
+        let item = item_of(&packet);
+        let at = self.planner.place(&item, limits);
+        if at == self.burst.len() {
+            let train = self.train(local, item.remote, item.priority);
+            self.burst.push(train);
+        }
+        if let Err(payload) = self.burst[at].push(packet.header.as_slice(), packet.payload) {
+            // More slices than a train may have: continue with another.
+            self.planner.place_anew(&item, limits);
+            let mut train = self.train(local, item.remote, item.priority);
+            self.first(&mut train, packet.header.as_slice(), payload);
+            self.burst.push(train);
+        }
+        if self.planner.is_one_full() {
+            // The other host may begin while we make the next one.
+            self.flush();
+        }
     }
 
     fn flush(&mut self) {
-        match self.burst.len() {
-            0 => {}
-            1 => {
-                let Some(packet) = self.burst.pop() else { return };
-                let local = packet.path.local;
-                let mut train = self.train(local, &packet);
-                self.first(&mut train, packet.header.as_slice(), packet.payload);
-                self.ready.push(train);
-                self.transmit(local);
-            }
-            _ => self.send_planned(),
+        if !self.burst.is_empty() {
+            self.send_burst();
         }
     }
 

@@ -10,9 +10,27 @@ fn item(to: u16, priority: u8, len: usize, key: u64) -> Item {
     Item { local: 0, remote, priority, control: false, len, key }
 }
 
+/// The trains of a burst, as indices of its packets.
+fn plan_by(planner: &mut Planner, items: &[Item], limits: Limits) -> Vec<Vec<u16>> {
+    let mut trains: Vec<Vec<u16>> = Vec::new();
+    for (i, item) in items.iter().enumerate() {
+        let train = planner.place(item, limits);
+        if train == trains.len() {
+            trains.push(Vec::new());
+        }
+        trains[train].push(i as u16);
+    }
+    planner.join_tails(|from, to| {
+        let mut tail = std::mem::take(&mut trains[from]);
+        trains[to].append(&mut tail);
+    });
+    planner.clear();
+    trains.retain(|train| !train.is_empty());
+    trains
+}
+
 fn plan(items: &[Item]) -> Vec<Vec<u16>> {
-    let mut planner = Planner::default();
-    planner.plan(items, LIMITS).iter().map(|t| t.packets.clone()).filter(|p| !p.is_empty()).collect()
+    plan_by(&mut Planner::default(), items, LIMITS)
 }
 
 #[test]
@@ -71,7 +89,8 @@ fn plan__keeps_order_where_it_must() {
             })
             .collect();
         items.sort_by_key(|it| std::cmp::Reverse((it.control, it.priority)));
-        let order: Vec<u16> = planner.plan(&items, LIMITS).iter().flat_map(|t| t.packets.clone()).collect();
+        let trains = plan_by(&mut planner, &items, LIMITS);
+        let order: Vec<u16> = trains.concat();
         let mut sorted = order.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, (0..n as u16).collect::<Vec<_>>(), "each packet once");
@@ -89,13 +108,13 @@ fn plan__keeps_order_where_it_must() {
             let key = items[usize::from(i)].key;
             assert_eq!(overtaken.count(), 0, "message {key} keeps its order");
         }
-        for train in planner.plan(&items, LIMITS).iter().filter(|t| !t.packets.is_empty()) {
-            let lens: Vec<usize> = train.packets.iter().map(|&i| items[usize::from(i)].len).collect();
+        for train in &trains {
+            let lens: Vec<usize> = train.iter().map(|&i| items[usize::from(i)].len).collect();
             let (last, rest) = lens.split_last().unwrap();
             assert!(rest.iter().all(|l| *l == lens[0]) && *last <= lens[0]);
             assert!(lens.len() <= 64 && lens.iter().sum::<usize>() <= 65507);
-            let firsts = items[usize::from(train.packets[0])];
-            assert!(train.packets.iter().all(|&i| items[usize::from(i)].remote == firsts.remote));
+            let firsts = items[usize::from(train[0])];
+            assert!(train.iter().all(|&i| items[usize::from(i)].remote == firsts.remote));
         }
     }
 }
@@ -105,11 +124,31 @@ fn plan__short_packets_make_short_trains() {
     let limits = Limits { short: Short { bytes: 512, packets: 32 }, ..LIMITS };
     let lengths = |len: usize| {
         let items: Vec<Item> = (0..64).map(|key| item(1, 7, len, key)).collect();
-        let mut planner = Planner::default();
-        let plan = planner.plan(&items, limits);
-        plan.iter().map(|t| t.packets.len()).collect::<Vec<_>>()
+        plan_by(&mut Planner::default(), &items, limits).iter().map(Vec::len).collect::<Vec<_>>()
     };
     assert_eq!(lengths(156), [32, 32]);
     assert_eq!(lengths(512), [32, 32]);
     assert_eq!(lengths(513), [64]);
+}
+
+#[test]
+fn place_anew__starts_another_train() {
+    let mut planner = Planner::default();
+    let item = item(1, 0, 1400, 1);
+    assert_eq!([planner.place(&item, LIMITS), planner.place(&item, LIMITS)], [0, 0]);
+    planner.place_anew(&item, LIMITS);
+    assert_eq!(planner.place(&item, LIMITS), 1);
+    assert_eq!(planner.packets(), 3);
+}
+
+#[test]
+fn is_one_full__only_of_a_single_train() {
+    let mut planner = Planner::default();
+    for key in 0..64 {
+        assert!(!planner.is_one_full());
+        planner.place(&item(1, 0, 100, key), LIMITS);
+    }
+    assert!(planner.is_one_full());
+    planner.place(&item(1, 0, 100, 64), LIMITS);
+    assert!(!planner.is_one_full());
 }
