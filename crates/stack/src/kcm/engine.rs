@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant as SystemInstant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use peyk_kcm::error::Code;
-use peyk_kcm::{Config, Event, Instant, PsockId, SocketId, WantRead};
+use peyk_kcm::{Config, Event, Instant, Partial, PsockId, SocketId, WantRead};
 
 use super::conn::Conn;
 use crate::sys::{Epoll, eventfd};
@@ -296,7 +296,7 @@ impl Shared {
     }
 
     /// A stream failed in reading or writing.
-    fn broken(&self, core: &mut Core, conn: &Conn, error: &io::Error, writing: bool) {
+    pub(super) fn broken(&self, core: &mut Core, conn: &Conn, error: &io::Error, writing: bool) {
         let code = Code(error.raw_os_error().unwrap_or(Code::PIPE.0));
         let now = self.now();
         let addr = conn.is_connecting.load(Ordering::Relaxed).then(|| core.mux.addr(conn.id)).flatten();
@@ -382,16 +382,16 @@ impl Shared {
                 }
                 return Turn::Empty;
             }
-            let outcome = conn.stream.try_read(buffer);
-            let now = self.now();
-            match outcome {
+            match conn.stream.try_read(buffer) {
                 Ok(count) if count > 0 => {
-                    conn.is_connecting.store(false, Ordering::Relaxed);
+                    if conn.is_connecting.load(Ordering::Relaxed) {
+                        conn.is_connecting.store(false, Ordering::Relaxed);
+                    }
                     let mut core = self.lock();
                     let rest = &buffer[reader.take_in_place(&mut core, conn, &buffer[..count])..count];
                     if !rest.is_empty() {
                         // A copy as long as what came: slices of it pin nothing else.
-                        core.mux.stream_bytes(conn.id, Bytes::copy_from_slice(rest), now);
+                        core.mux.stream_bytes(conn.id, Bytes::copy_from_slice(rest), self.now());
                     }
                     reader.after_bytes(&mut core);
                     core.mux.settle(rest.len());
@@ -417,7 +417,7 @@ impl Shared {
                 outcome => {
                     let mut core = self.lock();
                     match outcome {
-                        Ok(_) => core.mux.stream_eof(conn.id, now),
+                        Ok(_) => core.mux.stream_eof(conn.id, self.now()),
                         Err(error) => self.broken(&mut core, conn, &error, false),
                     }
                     reader.after_bytes(&mut core);
@@ -463,17 +463,13 @@ impl Shared {
     fn read_long(
         self: &Arc<Self>,
         conn: &Arc<Conn>,
-        mut memory: BytesMut,
+        mut memory: Partial,
         missing: usize,
         reader: &mut impl Reader,
     ) -> bool {
-        let have = memory.len();
-        // What the peer has announced is believed as it comes true.
-        let room = missing.min(have.max(16 * CHUNK));
-        memory.resize(have + room, 0);
-        let outcome = conn.stream.try_read(&mut memory[have..]);
+        let outcome = conn.stream.try_read(memory.room(missing));
         let count = *outcome.as_ref().unwrap_or(&0);
-        memory.truncate(have + count);
+        memory.advance(count);
         let now = self.now();
         let mut core = self.lock();
         core.mux.give_back(conn.id, memory, count, now);
@@ -526,6 +522,18 @@ impl Shared {
             self.ring_reader();
         }
         conns
+    }
+}
+
+/// Writes one piece once; what is not taken waits for room.
+pub(super) fn write_slice(conn: &Conn, bytes: &[u8]) -> io::Result<usize> {
+    match conn.stream.try_write(&[IoSlice::new(bytes)]) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+        Err(error) if error.kind() == ErrorKind::Interrupted => {
+            conn.was_writable.store(true, Ordering::Relaxed);
+            Ok(0)
+        }
+        outcome => outcome,
     }
 }
 
