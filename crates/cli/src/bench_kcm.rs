@@ -75,7 +75,7 @@ struct Report {
 }
 
 fn load(connections: usize, depth: usize, bytes: usize) -> Load {
-    Load { connections, depth, bytes, clients: 1 }
+    Load { connections, depth, bytes, clients: 1, looks: false }
 }
 
 /// Connections dealt out evenly to two threads.
@@ -118,10 +118,12 @@ fn working_cases() -> Vec<Case> {
         bars,
         is_pool: false,
     };
+    // Nobody computes here: the client has a CPU to itself.
+    let looking = |connections, depth| Load { looks: true, ..load(connections, depth, 64) };
     let unequal = [Some(1.55), None, Some(0.65), Some(0.65)];
     let about = "8 connections x 1, 280 us of waiting, 8 threads";
     vec![
-        case("k2a", about, load(8, 1, 64), 8, wait, &[0, 0, 0, 1, 1, 2, 3, 4], unequal),
+        case("k2a", about, looking(8, 1), 8, wait, &[0, 0, 0, 1, 1, 2, 3, 4], unequal),
         case(
             "k2b",
             "1 connection x 8, 50 us of CPU, 2 threads",
@@ -143,7 +145,7 @@ fn working_cases() -> Vec<Case> {
         case(
             "k2d",
             "1 connection x 8, 280 us of waiting, 8 threads",
-            load(1, 8, 64),
+            looking(1, 8),
             8,
             wait,
             &[0],
