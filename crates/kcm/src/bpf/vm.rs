@@ -3,6 +3,8 @@
 //! Pointers are numbers with a tag in the top four bits; every access is checked against the memory that
 //! the tag names. A packet load beyond the message ends the program with 0, which means "more bytes".
 
+mod usual;
+
 use super::Region;
 use super::insn::{self, Insn, alu};
 use crate::error::{Code, FrameError};
@@ -51,6 +53,7 @@ enum Step {
     Done(u64),
 }
 
+#[cold]
 fn fault(why: &'static str) -> FrameError {
     FrameError { code: Code::FAULT, why }
 }
@@ -77,7 +80,11 @@ impl<'a, const FRAMES: usize> Vm<'a, FRAMES> {
         let mut pc = 0;
         loop {
             let Some(&insn) = self.code.get(pc) else { return Err(fault("ran off the program")) };
-            match self.step(insn, pc)? {
+            let step = match self.usual(insn, pc) {
+                Some(step) => step,
+                None => self.step(insn, pc)?,
+            };
+            match step {
                 Step::Next => pc += 1,
                 Step::Jump(to) => {
                     if to <= pc {
@@ -85,10 +92,27 @@ impl<'a, const FRAMES: usize> Vm<'a, FRAMES> {
                     }
                     pc = to;
                 }
-                Step::Done(result) => {
-                    let word = |i: usize| u32::from_le_bytes(self.cb[4 * i..][..4].try_into().expect("four"));
-                    return Ok((result as u32 as i32, [word(0), word(1), word(2), word(3), word(4)]));
-                }
+                Step::Done(result) => return Ok(self.finish(result)),
+            }
+        }
+    }
+
+    fn finish(&self, result: u64) -> (i32, [u32; 5]) {
+        let word = |i: usize| u32::from_le_bytes(self.cb[4 * i..][..4].try_into().expect("four"));
+        (result as u32 as i32, [word(0), word(1), word(2), word(3), word(4)])
+    }
+
+    /// A load from the message: beyond its end the program is over, and wants more.
+    #[inline(always)]
+    fn packet(&mut self, insn: Insn) -> Step {
+        let base = if insn.op & insn::MODE == insn::IND { self.reg(insn.src) as u32 as i32 } else { 0 };
+        let at = i64::from(base) + i64::from(insn.imm);
+        let size = insn::size(insn.op);
+        match usize::try_from(at).ok().and_then(|at| self.bytes.get(at..at + size)) {
+            None => Step::Done(0),
+            Some(bytes) => {
+                self.regs[..6].copy_from_slice(&[insn::network(bytes), 0, 0, 0, 0, 0]);
+                Step::Next
             }
         }
     }
@@ -123,17 +147,7 @@ impl<'a, const FRAMES: usize> Vm<'a, FRAMES> {
                 self.set(insn.dst, value);
                 return Ok(Step::Jump(pc + 2));
             }
-            insn::LD => {
-                let base =
-                    if insn.op & insn::MODE == insn::IND { self.reg(insn.src) as u32 as i32 } else { 0 };
-                let at = i64::from(base) + i64::from(insn.imm);
-                let size = insn::size(insn.op);
-                let Some(bytes) = usize::try_from(at).ok().and_then(|at| self.bytes.get(at..at + size))
-                else {
-                    return Ok(Step::Done(0));
-                };
-                self.regs[..6].copy_from_slice(&[insn::network(bytes), 0, 0, 0, 0, 0]);
-            }
+            insn::LD => return Ok(self.packet(insn)),
             insn::LDX => {
                 let at = self.reg(insn.src).wrapping_add(insn.off as u64);
                 let size = insn::size(insn.op);
