@@ -110,6 +110,7 @@ impl LengthField {
     }
 
     /// The bits of the field that count; `None` if it is not all there.
+    #[inline]
     fn value(&self, bytes: &[u8]) -> Option<u64> {
         let field = match bytes.get(self.offset..self.offset + 8) {
             // One load, whatever the width, where there are bytes enough.
@@ -131,6 +132,7 @@ impl LengthField {
     }
 
     /// What the message is long by this value, 0 if less than nothing; `None` above the limit.
+    #[inline]
     fn total(&self, value: u64) -> Option<u64> {
         let scaled = value.checked_mul(self.unit)?;
         let total = if self.adjust < 0 {
@@ -172,6 +174,28 @@ impl Framer for LengthField {
             None => None,
         };
         Verdict::Len(Frame { total, meta: Meta { key, class: 0, header: end as u32 } })
+    }
+
+    fn frame_all(
+        &mut self,
+        bytes: &[u8],
+        (most, longest): (usize, usize),
+        resume: &mut Resume,
+        lengths: &mut Vec<u32>,
+    ) -> usize {
+        if !self.checks.is_empty() || self.key.is_some() || self.multiple > 1 {
+            return super::each_whole(self, bytes, (most, longest), resume, lengths);
+        }
+        let least = self.min.max((self.offset + self.width) as u64).max(1);
+        let (mut rest, mut count) = (bytes, 0);
+        while count < most
+            && let Some(total) = self.value(rest).and_then(|value| self.total(value))
+            && (least..=longest.min(rest.len()) as u64).contains(&total)
+        {
+            lengths.push(total as u32);
+            (rest, count) = (&rest[total as usize..], count + 1);
+        }
+        bytes.len() - rest.len()
     }
 
     fn spread(&self) -> Spread {

@@ -14,9 +14,11 @@ use peyk_kcm::{Config, Event, Instant, Partial, PsockId, SocketId, WantRead};
 use super::conn::Conn;
 use crate::sys::{Epoll, eventfd};
 
-/// Bytes read at once, reads in one turn of a connection, bytes and slices of one write.
+/// Bytes read at once, reads in one turn of a connection (more of them while a long message comes, which are not
+/// parsed), bytes and slices of one write.
 pub(super) const CHUNK: usize = 64 * 1024;
 const READS: usize = 4;
+const LONG_READS: usize = 16;
 const WRITE_BYTES: usize = 256 * 1024;
 const SLICES: usize = 64;
 /// Events kept for the application.
@@ -365,7 +367,9 @@ impl Shared {
         buffer: &mut [u8],
         reader: &mut impl Reader,
     ) -> Turn {
-        for _ in 0..READS {
+        let (mut reads, mut long_reads) = (0, 0);
+        while reads < READS && long_reads < LONG_READS {
+            reads += 1;
             reader.before_read(conn, buffer);
             conn.look_again();
             let mut lent = None;
@@ -378,15 +382,14 @@ impl Shared {
             }
             if let Some((memory, missing)) = lent {
                 if self.read_long(conn, memory, missing, reader) {
+                    (reads, long_reads) = (reads - 1, long_reads + 1);
                     continue;
                 }
                 return Turn::Empty;
             }
             match conn.stream.try_read(buffer) {
                 Ok(count) if count > 0 => {
-                    if conn.is_connecting.load(Ordering::Relaxed) {
-                        conn.is_connecting.store(false, Ordering::Relaxed);
-                    }
+                    conn.is_connecting.store(false, Ordering::Relaxed);
                     let mut core = self.lock();
                     let rest = &buffer[reader.take_in_place(&mut core, conn, &buffer[..count])..count];
                     if !rest.is_empty() {

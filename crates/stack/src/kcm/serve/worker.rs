@@ -15,7 +15,7 @@ use crate::kcm::socket::Socket;
 use crate::sys::EpollEvent;
 
 /// Connections that a worker hears of at once while messages are cheap.
-const EVENTS: usize = 4;
+const EVENTS: usize = 16;
 /// Most messages a worker takes from the queue at once.
 const SHARE: usize = 64;
 /// Longest look for work before sleeping, in wake-ups.
