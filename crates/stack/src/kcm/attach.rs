@@ -274,6 +274,10 @@ impl Mux {
         let deadline = SystemInstant::now() + Duration::from_secs(5);
         // Whoever reads or writes it is let finish.
         while !conn.begin_read() {
+            // Another has taken it off and waits for this hold on it to end.
+            if shared.lock().conn(psock).is_none() {
+                return Err(UnattachError::Unknown);
+            }
             if SystemInstant::now() > deadline {
                 return Err(UnattachError::Already);
             }
