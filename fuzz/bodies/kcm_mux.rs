@@ -42,7 +42,7 @@ impl World {
     fn apply(&mut self, what: u8, a: u8, b: u8) {
         let socket = self.sockets[usize::from(a) % self.sockets.len()];
         let psock = self.psocks.get(usize::from(b) % self.psocks.len().max(1)).copied();
-        match (what % 16, psock) {
+        match (what % 17, psock) {
             (0, _) => {
                 let framer: Box<dyn Framer> = Box::new(LengthField::be(0, 1).plus(1).spread_as(Spread::Any));
                 let addr = a.is_multiple_of(2).then(|| ([10, 0, 0, 1], 1).into());
@@ -81,6 +81,14 @@ impl World {
             (14, _) => {
                 self.now += std::time::Duration::from_secs(u64::from(b));
                 self.mux.handle_timeout(self.now);
+            }
+            (15, Some(psock)) => {
+                if self.mux.claim_tx(psock) {
+                    let reply = vec![b; usize::from(a)];
+                    let taken = usize::from(b) % (reply.len() + 1);
+                    self.mux.end_claim(psock, socket, &reply, 1, taken);
+                    self.mux.stream_writable(psock);
+                }
             }
             _ => self.write(usize::from(b)),
         }

@@ -41,6 +41,8 @@ struct Case {
     /// Least ratio of requests per second; most of mean latency, its deviation, and its 99th percentile.
     bars: [Option<f64>; 4],
     is_pool: bool,
+    /// Latencies are those of a client that asks for this share of what the baseline can do.
+    pace: Option<f64>,
 }
 
 /// Ratios of KCM to baseline: quartiles over the pairs.
@@ -75,7 +77,7 @@ struct Report {
 }
 
 fn load(connections: usize, depth: usize, bytes: usize) -> Load {
-    Load { connections, depth, bytes, clients: 1 }
+    Load { connections, depth, bytes, clients: 1, looks: false, pace: None }
 }
 
 /// Connections dealt out evenly to two threads.
@@ -92,14 +94,13 @@ fn cases() -> Vec<Case> {
         placement: EVEN,
         bars,
         is_pool,
+        pace: None,
     };
     let (many, pool) =
         ("8 connections x 32, 64 B, no work, 2 threads", "k3 with a reader and a pool of workers");
     let first = [Some(1.0), Some(0.92), None, None];
-    cases.insert(
-        0,
-        plain("k1", "8 connections x 2, 5000 B, dropped, 2 threads", load(8, 2, 5000), first, false),
-    );
+    let about = "8 connections x 2, 5000 B, dropped, 2 threads; latencies at 0.7 of the baseline's rate";
+    cases.insert(0, Case { pace: Some(0.7), ..plain("k1", about, load(8, 2, 5000), first, false) });
     cases.push(plain("k3", many, load(8, 32, 64), [Some(1.0), None, None, None], false));
     cases.push(plain("k3n", pool, load(8, 32, 64), [None; 4], true));
     cases
@@ -117,11 +118,14 @@ fn working_cases() -> Vec<Case> {
         placement,
         bars,
         is_pool: false,
+        pace: None,
     };
+    // Nobody computes here: the client has a CPU to itself.
+    let looking = |connections, depth| Load { looks: true, ..load(connections, depth, 64) };
     let unequal = [Some(1.55), None, Some(0.65), Some(0.65)];
     let about = "8 connections x 1, 280 us of waiting, 8 threads";
     vec![
-        case("k2a", about, load(8, 1, 64), 8, wait, &[0, 0, 0, 1, 1, 2, 3, 4], unequal),
+        case("k2a", about, looking(8, 1), 8, wait, &[0, 0, 0, 1, 1, 2, 3, 4], unequal),
         case(
             "k2b",
             "1 connection x 8, 50 us of CPU, 2 threads",
@@ -143,7 +147,7 @@ fn working_cases() -> Vec<Case> {
         case(
             "k2d",
             "1 connection x 8, 280 us of waiting, 8 threads",
-            load(1, 8, 64),
+            looking(1, 8),
             8,
             wait,
             &[0],
@@ -207,21 +211,33 @@ fn pairs_of(case: &Case, flags: &BenchKcm, bar: &Bar) -> Result<Row> {
     let mut pairs = Vec::new();
     for _ in 0..flags.pairs {
         bar.say(case.name);
-        let baseline = {
-            let (addr, _server) = baseline::threads(case.threads, case.placement, case.work)?;
-            client::round(addr, case.load, flags.time)?
-        };
-        let ours = if case.is_pool {
-            let (addr, _server) = baseline::pool(case.threads, case.work)?;
-            client::round(addr, case.load, flags.time)?
-        } else {
-            let (addr, _server) = served(case.threads, case.work)?;
-            client::round(addr, case.load, flags.time)?
-        };
+        let (mut baseline, mut ours) = pair_of(case, case.load, flags)?;
+        if let Some(share) = case.pace {
+            let load = Load { pace: Some(share * baseline.per_second), ..case.load };
+            let (calm, ours_calm) = pair_of(case, load, flags)?;
+            baseline = Round { per_second: baseline.per_second, ..calm };
+            ours = Round { per_second: ours.per_second, ..ours_calm };
+        }
         pairs.push((baseline, ours));
         bar.advance(1);
     }
     Ok(row(case, &pairs))
+}
+
+/// One round of each.
+fn pair_of(case: &Case, load: Load, flags: &BenchKcm) -> Result<(Round, Round)> {
+    let baseline = {
+        let (addr, _server) = baseline::threads(case.threads, case.placement, case.work)?;
+        client::round(addr, load, flags.time)?
+    };
+    let ours = if case.is_pool {
+        let (addr, _server) = baseline::pool(case.threads, case.work)?;
+        client::round(addr, load, flags.time)?
+    } else {
+        let (addr, _server) = served(case.threads, case.work)?;
+        client::round(addr, load, flags.time)?
+    };
+    Ok((baseline, ours))
 }
 
 /// Makes sure that so many descriptors and some more may be open.

@@ -261,7 +261,8 @@ pub struct Kcm {
 ///
 /// Server and client run in one process over the loopback interface. The baseline is a thread per worker with an epoll
 /// set of its own, which reads, handles and answers the connections bound to it. Baseline and KCM take turns; shown is
-/// the median of the ratios of neighbouring rounds, with quartiles, beside the bar the case must reach. k3n is the usual
+/// the median of the ratios of neighbouring rounds, with quartiles, beside the bar the case must reach. The latencies
+/// of k1 are those at 0.7 of the baseline's rate. k3n is the usual
 /// reader with a pool of workers, k4 kills connections, k5 counts wake-ups, k6 has 10,000 connections, k7 is the cost of
 /// framers and programs, k8 memory, k9 long messages, k10 a thread that takes a break, k11 a mux for each connection.
 #[derive(Args, Debug)]

@@ -2,11 +2,12 @@
 
 use core::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use peyk_sansio::Instant;
 
 use crate::error::{Code, FrameError};
 use crate::framer::{Frame, Framer, Meta, Resume, Verdict};
+use crate::partial::{Partial, Spares};
 use crate::stats::PsockStats;
 
 /// Bytes given to a framer at once when it has asked for less.
@@ -18,7 +19,8 @@ const COPY_BELOW: usize = 256;
 pub(crate) struct Assembler {
     framer: Box<dyn Framer>,
     resume: Resume,
-    partial: BytesMut,
+    partial: Partial,
+    spares: Spares,
     /// Bytes with which another call of the framer is worthwhile.
     need: usize,
     frame: Option<Frame>,
@@ -47,11 +49,12 @@ pub(crate) struct Limits {
 }
 
 impl Assembler {
-    pub(crate) fn new(framer: Box<dyn Framer>) -> Assembler {
+    pub(crate) fn new(framer: Box<dyn Framer>, spares: Spares) -> Assembler {
         Assembler {
             framer,
             resume: Resume::default(),
-            partial: BytesMut::new(),
+            partial: Partial::default(),
+            spares,
             need: 1,
             frame: None,
             deadline: None,
@@ -67,7 +70,7 @@ impl Assembler {
         while !chunk.is_empty() {
             let held = self.partial.len();
             if held + chunk.len() < self.need {
-                self.partial.extend_from_slice(chunk);
+                self.partial.extend(chunk);
                 stats.rx_bytes += chunk.len() as u64;
                 chunk.clear();
                 break;
@@ -76,7 +79,7 @@ impl Assembler {
                 self.framer.frame(chunk, &mut self.resume)
             } else {
                 let more = chunk.len().min((self.need - held.min(self.need)).max(LOOK));
-                self.partial.extend_from_slice(&chunk[..more]);
+                self.partial.extend(&chunk[..more]);
                 self.framer.frame(&self.partial, &mut self.resume)
             };
             let seen = if held == 0 { chunk.len() } else { self.partial.len() };
@@ -102,7 +105,7 @@ impl Assembler {
                     };
                 }
                 Ok(None) if held == 0 => {
-                    self.partial.extend_from_slice(chunk);
+                    self.partial.extend(chunk);
                     stats.rx_bytes += chunk.len() as u64;
                     chunk.clear();
                 }
@@ -205,7 +208,7 @@ impl Assembler {
         let total = frame.total as usize;
         let missing = total - self.partial.len();
         if chunk.len() < missing {
-            self.partial.extend_from_slice(chunk);
+            self.partial.extend(chunk);
             stats.rx_bytes += chunk.len() as u64;
             chunk.clear();
             return Step::More;
@@ -214,9 +217,9 @@ impl Assembler {
         let bytes = if self.partial.is_empty() {
             chunk.split_to(total)
         } else {
-            self.partial.extend_from_slice(&chunk[..missing]);
+            self.partial.extend(&chunk[..missing]);
             chunk.advance(missing);
-            core::mem::take(&mut self.partial).freeze()
+            core::mem::take(&mut self.partial).freeze(&self.spares)
         };
         self.complete(bytes, frame, stats)
     }
@@ -255,22 +258,27 @@ impl Assembler {
     }
 
     /// Gives up what has been gathered.
-    pub(crate) fn take_partial(&mut self) -> BytesMut {
+    pub(crate) fn take_partial(&mut self) -> Vec<u8> {
         (self.frame, self.need, self.deadline) = (None, 1, None);
         self.resume = Resume::default();
-        core::mem::take(&mut self.partial)
+        core::mem::take(&mut self.partial).into_vec()
     }
 
     /// Lends the memory of a long message whose length is known, to read into directly.
-    pub(crate) fn lend(&mut self, least: usize) -> Option<(BytesMut, usize)> {
-        let missing = self.frame?.total as usize - self.partial.len();
-        (missing >= least).then(|| (core::mem::take(&mut self.partial), missing))
+    pub(crate) fn lend(&mut self, least: usize) -> Option<(Partial, usize)> {
+        let total = self.frame?.total as usize;
+        let missing = total - self.partial.len();
+        if missing < least {
+            return None;
+        }
+        self.partial.use_spare(total, &self.spares);
+        Some((core::mem::take(&mut self.partial), missing))
     }
 
     /// Takes it back with `read` more bytes in it.
     pub(crate) fn give_back(
         &mut self,
-        partial: BytesMut,
+        partial: Partial,
         read: usize,
         stats: &mut PsockStats,
     ) -> Option<Step> {
@@ -280,7 +288,7 @@ impl Assembler {
         if (self.partial.len() as u64) < frame.total {
             return None;
         }
-        let bytes = core::mem::take(&mut self.partial).freeze();
+        let bytes = core::mem::take(&mut self.partial).freeze(&self.spares);
         Some(self.complete(bytes, frame, stats))
     }
 

@@ -102,6 +102,8 @@ struct Inner {
     /// Read-only data and maps, by the number that a relocated LD_IMM64 carries.
     data: Vec<Region>,
     limits: Limits,
+    /// Functions that may be nested, 0 if it has no stack.
+    frames: usize,
     fast: Option<fast::Fast>,
 }
 
@@ -171,14 +173,15 @@ impl Program {
             _ => None,
         })?;
         values.copy_from_slice(new);
-        let inner = Inner { code: self.0.code.clone(), data, limits: self.0.limits, fast: None };
+        let Inner { code, limits, frames, .. } = &*self.0;
+        let inner = Inner { code: code.clone(), data, limits: *limits, frames: *frames, fast: None };
         Some(Program(Arc::new(inner)))
     }
 
     fn build(code: Vec<Insn>, data: Vec<Region>, limits: Limits) -> Result<Program, LoadError> {
         verify::check(&code, &data, limits)?;
-        let fast = fast::recognise(&code);
-        Ok(Program(Arc::new(Inner { code, data, limits, fast })))
+        let (fast, frames) = (fast::recognise(&code), vm::frames(&code));
+        Ok(Program(Arc::new(Inner { code, data, limits, frames, fast })))
     }
 
     /// Whether it is simple enough to run without the interpreter.
@@ -203,7 +206,12 @@ impl Program {
     /// # Errors
     /// As [`Program::run`].
     pub fn interpret(&self, bytes: &[u8]) -> Result<(i32, [u32; 5]), FrameError> {
-        Vm::new(&self.0.code, &self.0.data, bytes, self.0.limits.budget).run()
+        let Inner { code, data, limits, frames, .. } = &*self.0;
+        match frames {
+            0 => Vm::<0>::new(code, data, bytes, limits.budget).run(),
+            1 => Vm::<1>::new(code, data, bytes, limits.budget).run(),
+            _ => Vm::<{ vm::DEPTH }>::new(code, data, bytes, limits.budget).run(),
+        }
     }
 }
 

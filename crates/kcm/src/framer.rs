@@ -72,20 +72,7 @@ pub trait Framer: Send {
         resume: &mut Resume,
         lengths: &mut Vec<u32>,
     ) -> usize {
-        let (mut at, mut count) = (0, 0);
-        while count < most && at < bytes.len() {
-            let Verdict::Len(frame) = self.frame(&bytes[at..], resume) else { break };
-            if frame.total == 0 || frame.total > longest.min(bytes.len() - at) as u64 {
-                break;
-            }
-            let end = at + frame.total as usize;
-            self.finished(&bytes[at..end]);
-            lengths.push(frame.total as u32);
-            (at, count) = (end, count + 1);
-            resume.clear();
-        }
-        resume.clear();
-        at
+        each_whole(self, bytes, (most, longest), resume, lengths)
     }
 
     /// Called once with each whole message: for protocols whose framing depends on earlier messages.
@@ -102,6 +89,30 @@ pub trait Framer: Send {
 
     /// A framer for a new connection of the same protocol, in its initial state.
     fn fresh(&self) -> Box<dyn Framer>;
+}
+
+/// [`Framer::frame_all`] for any framer.
+fn each_whole<F: Framer + ?Sized>(
+    framer: &mut F,
+    bytes: &[u8],
+    (most, longest): (usize, usize),
+    resume: &mut Resume,
+    lengths: &mut Vec<u32>,
+) -> usize {
+    let (mut at, mut count) = (0, 0);
+    while count < most && at < bytes.len() {
+        let Verdict::Len(frame) = framer.frame(&bytes[at..], resume) else { break };
+        if frame.total == 0 || frame.total > longest.min(bytes.len() - at) as u64 {
+            break;
+        }
+        let end = at + frame.total as usize;
+        framer.finished(&bytes[at..end]);
+        lengths.push(frame.total as u32);
+        (at, count) = (end, count + 1);
+        resume.clear();
+    }
+    resume.clear();
+    at
 }
 
 /// What a framer says.

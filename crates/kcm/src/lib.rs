@@ -37,6 +37,7 @@ mod event;
 pub mod framer;
 pub mod kernel;
 mod mux;
+mod partial;
 mod psock;
 mod socket;
 pub mod stats;
@@ -48,4 +49,5 @@ pub use event::{
     Cause, Closed, Event, Message, PsockId, Received, Run, SendFlags, SocketId, Target, Unattached, WantRead,
 };
 pub use mux::{AttachOptions, Mux};
+pub use partial::Partial;
 pub use peyk_sansio::Instant;

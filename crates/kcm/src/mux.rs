@@ -30,6 +30,7 @@ use crate::config::{Config, Kind, Order, Steer};
 use crate::error::{AttachError, CloneError};
 use crate::event::{Event, Message, PsockId, Run, SocketId};
 use crate::framer::{Framer, Spread};
+use crate::partial::Spares;
 use crate::psock::Psock;
 use crate::socket::{Socket, TxMessage};
 use crate::stats::{MuxStats, PsockStats, SocketStats};
@@ -74,6 +75,8 @@ pub struct Mux {
     unrouted: BTreeMap<SocketAddr, VecDeque<TxMessage>>,
     /// Bytes of received messages, whole or not.
     used: usize,
+    /// Memory for long messages; it is not counted among what is used.
+    spares: Spares,
     /// The latest time that was told.
     clock: Instant,
     /// Sockets that are being flushed.
@@ -115,6 +118,7 @@ impl Mux {
             unrouted: BTreeMap::new(),
             closing: 0,
             used: 0,
+            spares: Spares::default(),
             clock: now,
             events: VecDeque::new(),
             timers: Wheel::new(core::time::Duration::from_millis(1), now),
@@ -170,7 +174,7 @@ impl Mux {
         if self.config.order == Order::Checked && framer.spread() == Spread::Connection {
             return Err(AttachError::Ordered);
         }
-        let mut psock = Psock::new(framer, options.addr);
+        let mut psock = Psock::new(framer, options.addr, self.spares.clone());
         psock.only_targeted = options.only_targeted;
         let id = self.psocks.insert(psock);
         self.stats.psock_attach += 1;

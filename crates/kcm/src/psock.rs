@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::assemble::Assembler;
 use crate::event::{Cause, Message, SocketId};
 use crate::framer::Framer;
+use crate::partial::Spares;
 use crate::socket::TxMessage;
 use crate::stats::PsockStats;
 
@@ -82,11 +83,11 @@ pub(crate) struct Psock {
 }
 
 impl Psock {
-    pub(crate) fn new(framer: Box<dyn Framer>, addr: Option<SocketAddr>) -> Psock {
+    pub(crate) fn new(framer: Box<dyn Framer>, addr: Option<SocketAddr>, spares: Spares) -> Psock {
         Psock {
             addr,
             stats: PsockStats::default(),
-            assembler: Assembler::new(framer),
+            assembler: Assembler::new(framer, spares),
             backlog: VecDeque::new(),
             backlog_len: 0,
             parked: None,

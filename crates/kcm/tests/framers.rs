@@ -521,3 +521,43 @@ fn keys__tell_streams_topics_and_ids_apart() {
     assert_eq!(framer("kafka", Side::Requests).spread(), Spread::Connection);
     assert_eq!(framer("thrift", Side::Requests).spread(), Spread::Any);
 }
+
+/// Messages at once are the same as one by one, whatever the field.
+#[test]
+fn length_field__many_at_once_are_the_same_as_one_by_one() {
+    let mut prng = Prng::new(5);
+    let mut found = 0;
+    for round in 0..20_000 {
+        let (offset, width) = (prng.below(3) as usize, prng.between(1, 8) as usize);
+        let field =
+            if prng.chance(0.5) { LengthField::be(offset, width) } else { LengthField::le(offset, width) };
+        let mut framer = field
+            .plus(prng.below(20) as i64 - 4)
+            .unit(prng.between(1, 3))
+            .within(prng.below(4), prng.between(5, 60))
+            .mask(*prng.pick(&[u64::MAX, 0x0f, 0xff]).unwrap())
+            .multiple_of(*prng.pick(&[1, 1, 2]).unwrap());
+        if prng.chance(0.2) {
+            framer = framer.key(offset, 2, 0xffff);
+        }
+        if prng.chance(0.2) {
+            framer = framer.check(0, 0xff, &[0, 1, 2, 3]);
+        }
+        let bytes: Vec<u8> = (0..prng.below(80)).map(|_| *prng.pick(&[0, 0, 1, 5, 9]).unwrap()).collect();
+        let (most, longest) = (prng.below(6) as usize, prng.between(1, 70) as usize);
+        let mut lengths = Vec::new();
+        let taken = framer.frame_all(&bytes, (most, longest), &mut Resume::default(), &mut lengths);
+        let (mut at, mut expected) = (0, Vec::new());
+        while expected.len() < most
+            && let Verdict::Len(frame) = framer.frame(&bytes[at..], &mut Resume::default())
+            && frame.total > 0
+            && frame.total <= longest.min(bytes.len() - at) as u64
+        {
+            expected.push(frame.total as u32);
+            at += frame.total as usize;
+        }
+        assert_eq!((taken, &lengths), (at, &expected), "round {round}: {framer:?} on {bytes:?}");
+        found += expected.len();
+    }
+    assert!(found > 3_000, "{found}");
+}

@@ -53,6 +53,43 @@
 //! [`Order::Connection`] handles the messages of a connection one after the other, [`Order::Replies`] handles
 //! them in any order and sends the replies in that of the requests.
 //!
+//! A mux need not lead to one place. [`Message::from`] is the token of a message's connection, and a reply by it
+//! ([`Target::Psock`]) finds the way back; [`Target::Addr`] takes any connection to an address, which is made on
+//! demand ([`Mux::connect_on_demand`]). Programs and framers may say more than the length: equal keys (for programs
+//! the first word of their context, `cb[0]`) go to the same socket with [`Order::Key`], and any message carries what
+//! was said of it ([`Message::meta`]). A file, or a range of one, is sent as a message by [`Socket::send_from`]; what
+//! was received is sent on without a copy:
+//!
+//! ```
+//! use peyk::kcm::{Config, Mux, Order, SendFlags, Target, framer::LengthField};
+//! use std::io::Read;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # peyk::block_on(async {
+//! let framer = || Box::new(LengthField::be(0, 2).plus(2).key(2, 1, 0xff)); // a key after the length
+//! let (server, inbox) = Mux::open(Config { order: Order::Key, ..Config::default() })?;
+//! let here = server.listen("127.0.0.1:0".parse()?, framer(), false)?.local_addr();
+//!
+//! let (client, socket) = Mux::open(Config::default())?;
+//! client.connect_on_demand(framer());
+//! socket.send_to(&b"\0\x02\x07a"[..], Target::Addr(here)).await?;
+//! let file = std::fs::File::open(std::env::current_exe()?)?;
+//! socket.send_from(&mut (&b"\0\x20\x07"[..]).chain(file.take(31)), SendFlags {
+//!     end: true,
+//!     to: Target::Addr(here),
+//!     ..SendFlags::default()
+//! })?;
+//!
+//! let (first, second) = (inbox.recv().await?, inbox.recv().await?);
+//! assert_eq!((first.meta().key, second.meta().key), (Some(7), Some(7)));
+//! assert_eq!(second.len(), 2 + 32);
+//! inbox.reply(&second, first.bytes().clone()).await?; // the same memory
+//! assert_eq!(&socket.recv().await?[..], b"\0\x02\x07a");
+//! # Ok(())
+//! # })
+//! # }
+//! ```
+//!
 //! Differences to the kernel's, all on purpose: programs see each message from its first byte; errors come
 //! with their connection and their cause ([`Mux::next_event`]); the rest of a sequenced packet is not lost;
 //! everything that can grow has a limit ([`Config`]).

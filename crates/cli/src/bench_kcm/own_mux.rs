@@ -12,7 +12,7 @@ use super::figure::{Figure, Goal};
 use super::work::{self, Work};
 use super::{frames, served};
 
-const LOAD: Load = Load { connections: 32, depth: 4, bytes: 64, clients: 1 };
+const LOAD: Load = Load { connections: 32, depth: 4, bytes: 64, clients: 1, looks: false, pace: None };
 
 /// A mux, its socket and its worker for each connection that comes.
 struct Many {

@@ -12,7 +12,7 @@ use super::client::{Load, round};
 use super::figure::{Figure, Goal};
 use super::{frames, work};
 
-const LOAD: Load = Load { connections: 4, depth: 1, bytes: 64, clients: 1 };
+const LOAD: Load = Load { connections: 4, depth: 1, bytes: 64, clients: 1, looks: false, pace: None };
 const EVERY: Duration = Duration::from_millis(40);
 const PAUSE: Duration = Duration::from_millis(10);
 

@@ -5,5 +5,6 @@ mod cluster;
 mod common;
 mod decode;
 mod demo;
+mod kcm;
 mod serve;
 mod sim;

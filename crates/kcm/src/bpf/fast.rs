@@ -8,6 +8,8 @@ use super::insn::{self, Insn, alu};
 pub(super) struct Fast {
     offset: usize,
     size: usize,
+    /// What the steps amount to, if they only add and multiply: factor and summand, modulo 2^32.
+    linear: Option<(u32, u32)>,
     steps: Vec<Step>,
 }
 
@@ -58,7 +60,8 @@ pub(super) fn recognise(code: &[Insn]) -> Option<Fast> {
             (insn::JMP, _) if insn.op == insn::EXIT => {
                 let (offset, size) = load?;
                 let Value::Load(steps) = std::mem::replace(&mut regs[0], Value::Unknown) else { return None };
-                return Some(Fast { offset, size, steps });
+                let linear = linear(&steps);
+                return Some(Fast { offset, size, linear, steps });
             }
             _ => return None,
         }
@@ -80,10 +83,34 @@ fn push(value: &mut Value, operation: u8, constant: u64, is_wide: bool) -> Optio
     Some(())
 }
 
+/// All steps in one. The result has 32 bits, and what is above them never comes down in these operations, so
+/// their width does not matter.
+fn linear(steps: &[Step]) -> Option<(u32, u32)> {
+    steps.iter().try_fold((1u32, 0u32), |(factor, summand), step| {
+        let constant = step.constant as u32;
+        Some(match step.operation {
+            alu::ADD => (factor, summand.wrapping_add(constant)),
+            alu::SUB => (factor, summand.wrapping_sub(constant)),
+            alu::MUL => (factor.wrapping_mul(constant), summand.wrapping_mul(constant)),
+            alu::LSH => {
+                // The count is taken modulo the width; from 32 on nothing is left.
+                let count = constant & if step.is_wide { 63 } else { 31 };
+                let scale = 1u32.checked_shl(count).unwrap_or(0);
+                (factor.wrapping_mul(scale), summand.wrapping_mul(scale))
+            }
+            alu::AND if constant == u32::MAX => (factor, summand),
+            _ => return None,
+        })
+    })
+}
+
 impl Fast {
     pub(super) fn run(&self, bytes: &[u8]) -> i32 {
         let Some(field) = bytes.get(self.offset..self.offset + self.size) else { return 0 };
-        let value = crate::framer::be(field);
+        let value = insn::network(field);
+        if let Some((factor, summand)) = self.linear {
+            return (value as u32).wrapping_mul(factor).wrapping_add(summand) as i32;
+        }
         self.steps.iter().fold(value, |value, step| step.apply(value)) as u32 as i32
     }
 }

@@ -73,6 +73,16 @@ pub(crate) fn size(op: u8) -> usize {
     }
 }
 
+/// What a packet load makes of its bytes, at most eight: a number in network order.
+pub(crate) fn network(bytes: &[u8]) -> u64 {
+    match *bytes {
+        [a] => u64::from(a),
+        [a, b] => u64::from(u16::from_be_bytes([a, b])),
+        [a, b, c, d] => u64::from(u32::from_be_bytes([a, b, c, d])),
+        _ => crate::framer::be(bytes),
+    }
+}
+
 /// Operations of ALU and ALU64, in the upper four bits.
 pub(crate) mod alu {
     pub(crate) const ADD: u8 = 0x00;

@@ -3,6 +3,8 @@
 //! Pointers are numbers with a tag in the top four bits; every access is checked against the memory that
 //! the tag names. A packet load beyond the message ends the program with 0, which means "more bytes".
 
+mod usual;
+
 use super::Region;
 use super::insn::{self, Insn, alu};
 use crate::error::{Code, FrameError};
@@ -21,16 +23,26 @@ pub(crate) const DEPTH: usize = 8;
 pub(crate) const CONTEXT_SIZE: usize = 192;
 pub(crate) const CB: core::ops::Range<usize> = 48..68;
 
-/// One run of a program.
-pub(super) struct Vm<'a> {
+/// How deep functions of a program may nest: 0 if it has no stack either.
+pub(super) fn frames(code: &[Insn]) -> usize {
+    let calls = |insn: &Insn| insn.op == insn::CALL && insn.src == insn::PSEUDO_CALL;
+    match code.iter().any(calls) {
+        true => DEPTH,
+        false => usize::from(code.iter().any(|insn| insn.dst == 10 || insn.src == 10)),
+    }
+}
+
+/// One run of a program that nests functions up to `FRAMES` deep; with 0 it has no stack. What is not there need
+/// not be cleared, which would take longer than most programs.
+pub(super) struct Vm<'a, const FRAMES: usize> {
     code: &'a [Insn],
     data: &'a [Region],
     bytes: &'a [u8],
     regs: [u64; 16],
-    stack: [u8; FRAME * DEPTH],
+    stack: [[u8; FRAME]; FRAMES],
     cb: [u8; 20],
     /// Return places and saved registers r6 to r9.
-    calls: [(usize, [u64; 4]); DEPTH],
+    calls: [(usize, [u64; 4]); FRAMES],
     depth: usize,
     budget: u32,
 }
@@ -41,12 +53,13 @@ enum Step {
     Done(u64),
 }
 
+#[cold]
 fn fault(why: &'static str) -> FrameError {
     FrameError { code: Code::FAULT, why }
 }
 
-impl<'a> Vm<'a> {
-    pub(super) fn new(code: &'a [Insn], data: &'a [Region], bytes: &'a [u8], budget: u32) -> Vm<'a> {
+impl<'a, const FRAMES: usize> Vm<'a, FRAMES> {
+    pub(super) fn new(code: &'a [Insn], data: &'a [Region], bytes: &'a [u8], budget: u32) -> Self {
         let mut regs = [0; 16];
         regs[1] = CONTEXT << TAG;
         regs[10] = (STACK << TAG) + FRAME as u64;
@@ -55,9 +68,9 @@ impl<'a> Vm<'a> {
             data,
             bytes,
             regs,
-            stack: [0; FRAME * DEPTH],
+            stack: [[0; FRAME]; FRAMES],
             cb: [0; 20],
-            calls: [(0, [0; 4]); DEPTH],
+            calls: [(0, [0; 4]); FRAMES],
             depth: 0,
             budget,
         }
@@ -67,7 +80,11 @@ impl<'a> Vm<'a> {
         let mut pc = 0;
         loop {
             let Some(&insn) = self.code.get(pc) else { return Err(fault("ran off the program")) };
-            match self.step(insn, pc)? {
+            let step = match self.usual(insn, pc) {
+                Some(step) => step,
+                None => self.step(insn, pc)?,
+            };
+            match step {
                 Step::Next => pc += 1,
                 Step::Jump(to) => {
                     if to <= pc {
@@ -75,10 +92,27 @@ impl<'a> Vm<'a> {
                     }
                     pc = to;
                 }
-                Step::Done(result) => {
-                    let word = |i: usize| u32::from_le_bytes(self.cb[4 * i..][..4].try_into().expect("four"));
-                    return Ok((result as u32 as i32, [word(0), word(1), word(2), word(3), word(4)]));
-                }
+                Step::Done(result) => return Ok(self.finish(result)),
+            }
+        }
+    }
+
+    fn finish(&self, result: u64) -> (i32, [u32; 5]) {
+        let word = |i: usize| u32::from_le_bytes(self.cb[4 * i..][..4].try_into().expect("four"));
+        (result as u32 as i32, [word(0), word(1), word(2), word(3), word(4)])
+    }
+
+    /// A load from the message: beyond its end the program is over, and wants more.
+    #[inline(always)]
+    fn packet(&mut self, insn: Insn) -> Step {
+        let base = if insn.op & insn::MODE == insn::IND { self.reg(insn.src) as u32 as i32 } else { 0 };
+        let at = i64::from(base) + i64::from(insn.imm);
+        let size = insn::size(insn.op);
+        match usize::try_from(at).ok().and_then(|at| self.bytes.get(at..at + size)) {
+            None => Step::Done(0),
+            Some(bytes) => {
+                self.regs[..6].copy_from_slice(&[insn::network(bytes), 0, 0, 0, 0, 0]);
+                Step::Next
             }
         }
     }
@@ -113,19 +147,7 @@ impl<'a> Vm<'a> {
                 self.set(insn.dst, value);
                 return Ok(Step::Jump(pc + 2));
             }
-            insn::LD => {
-                let base =
-                    if insn.op & insn::MODE == insn::IND { self.reg(insn.src) as u32 as i32 } else { 0 };
-                let at = i64::from(base) + i64::from(insn.imm);
-                let size = insn::size(insn.op);
-                let Some(bytes) = usize::try_from(at).ok().and_then(|at| self.bytes.get(at..at + size))
-                else {
-                    return Ok(Step::Done(0));
-                };
-                let value = bytes.iter().fold(0, |value, &byte| value << 8 | u64::from(byte));
-                self.set(0, value);
-                self.regs[1..6].fill(0);
-            }
+            insn::LD => return Ok(self.packet(insn)),
             insn::LDX => {
                 let at = self.reg(insn.src).wrapping_add(insn.off as u64);
                 let size = insn::size(insn.op);
@@ -170,7 +192,7 @@ impl<'a> Vm<'a> {
         let target = |off: i64| Step::Jump((pc as i64 + 1 + off) as usize);
         match insn.op {
             insn::CALL if insn.src == insn::PSEUDO_CALL => {
-                if self.depth + 1 >= DEPTH {
+                if self.depth + 1 >= FRAMES {
                     return Err(fault("calls are nested too deeply"));
                 }
                 self.spend()?;
@@ -220,11 +242,16 @@ impl<'a> Vm<'a> {
         Ok(if taken { target(i64::from(insn.off)) } else { Step::Next })
     }
 
+    /// Bytes of stack of the functions that are running.
+    fn stack_len(&self) -> usize {
+        FRAME * (self.depth + 1).min(FRAMES)
+    }
+
     /// The memory a pointer names, for reading.
     fn memory(&self, at: u64, size: usize) -> Option<&[u8]> {
         let offset = (at & ((1 << TAG) - 1)) as usize;
         match at >> TAG {
-            STACK => self.stack[..FRAME * (self.depth + 1)].get(offset..offset.checked_add(size)?),
+            STACK => self.stack.as_flattened()[..self.stack_len()].get(offset..offset.checked_add(size)?),
             tag @ (CONSTANTS | VALUE) => {
                 let (region, offset) = (offset >> 32, offset & 0xffff_ffff);
                 let bytes = match (tag, self.data.get(region)?) {
@@ -265,8 +292,9 @@ impl<'a> Vm<'a> {
 
     fn store(&mut self, at: u64, size: usize, value: u64) -> Result<(), FrameError> {
         let offset = (at & ((1 << TAG) - 1)) as usize;
+        let len = self.stack_len();
         let target = match at >> TAG {
-            STACK => self.stack[..FRAME * (self.depth + 1)].get_mut(offset..offset.saturating_add(size)),
+            STACK => self.stack.as_flattened_mut()[..len].get_mut(offset..offset.saturating_add(size)),
             CONTEXT if offset >= CB.start => {
                 self.cb.get_mut(offset - CB.start..(offset - CB.start).saturating_add(size))
             }
@@ -287,8 +315,8 @@ impl<'a> Vm<'a> {
                 if self.regs[3] >> TAG != STACK {
                     return Err(fault("bytes can be loaded to the stack only"));
                 }
-                let (from, bytes) = (self.regs[2] as u32 as usize, self.bytes);
-                let stack = &mut self.stack[..FRAME * (self.depth + 1)];
+                let (from, bytes, len) = (self.regs[2] as u32 as usize, self.bytes, self.stack_len());
+                let stack = &mut self.stack.as_flattened_mut()[..len];
                 let target = stack.get_mut(offset..offset.saturating_add(size));
                 let target = target.ok_or(fault("bytes can be loaded to the stack only"))?;
                 match bytes.get(from..from + size).filter(|_| size > 0) {

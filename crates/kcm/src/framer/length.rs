@@ -108,6 +108,40 @@ impl LengthField {
         let key = self.key.map_or(0, |(offset, width, _)| offset + width);
         (self.offset + self.width).max(key)
     }
+
+    /// The bits of the field that count; `None` if it is not all there.
+    #[inline]
+    fn value(&self, bytes: &[u8]) -> Option<u64> {
+        let field = match bytes.get(self.offset..self.offset + 8) {
+            // One load, whatever the width, where there are bytes enough.
+            Some(eight) => {
+                let cut = 64 - 8 * self.width as u32;
+                let eight: [u8; 8] = eight.try_into().ok()?;
+                if self.little {
+                    u64::from_le_bytes(eight) << cut >> cut
+                } else {
+                    u64::from_be_bytes(eight) >> cut
+                }
+            }
+            None => {
+                let field = bytes.get(self.offset..self.offset + self.width)?;
+                if self.little { le(field) } else { be(field) }
+            }
+        };
+        Some(field & self.mask)
+    }
+
+    /// What the message is long by this value, 0 if less than nothing; `None` above the limit.
+    #[inline]
+    fn total(&self, value: u64) -> Option<u64> {
+        let scaled = value.checked_mul(self.unit)?;
+        let total = if self.adjust < 0 {
+            scaled.saturating_sub(self.adjust.unsigned_abs())
+        } else {
+            scaled.checked_add(self.adjust.unsigned_abs())?
+        };
+        (total <= self.max.min(i64::MAX as u64)).then_some(total)
+    }
 }
 
 impl Framer for LengthField {
@@ -119,29 +153,49 @@ impl Framer for LengthField {
             }
         }
         let end = self.offset + self.width;
-        let Some(field) = bytes.get(self.offset..end) else { return Verdict::Need(end) };
-        let value = if self.little { le(field) } else { be(field) } & self.mask;
-        if !value.is_multiple_of(self.multiple) {
+        let Some(value) = self.value(bytes) else { return Verdict::Need(end) };
+        if self.multiple > 1 && !value.is_multiple_of(self.multiple) {
             return Verdict::broken("the length is no multiple of what it must be");
         }
-        let total = i128::from(value) * i128::from(self.unit) + i128::from(self.adjust);
-        if total > i128::from(self.max).min(i128::from(i64::MAX)) {
+        let Some(total) = self.total(value) else {
             return Verdict::too_big("the length exceeds the protocol's limit");
-        }
-        if total < i128::from(self.min.max(end as u64)) {
+        };
+        if total < self.min.max(end as u64) {
             return Verdict::broken("the length is below the size of the header");
         }
         let header = self.header();
         // The length may end before the key: then the message has none.
         let key = match self.key {
-            Some((_, _, _)) if total < header as i128 => None,
+            Some((_, _, _)) if total < header as u64 => None,
             Some((offset, width, mask)) => match bytes.get(offset..offset + width) {
                 Some(key) => Some((be(key) & mask) as u32),
                 None => return Verdict::Need(header),
             },
             None => None,
         };
-        Verdict::Len(Frame { total: total as u64, meta: Meta { key, class: 0, header: end as u32 } })
+        Verdict::Len(Frame { total, meta: Meta { key, class: 0, header: end as u32 } })
+    }
+
+    fn frame_all(
+        &mut self,
+        bytes: &[u8],
+        (most, longest): (usize, usize),
+        resume: &mut Resume,
+        lengths: &mut Vec<u32>,
+    ) -> usize {
+        if !self.checks.is_empty() || self.key.is_some() || self.multiple > 1 {
+            return super::each_whole(self, bytes, (most, longest), resume, lengths);
+        }
+        let least = self.min.max((self.offset + self.width) as u64).max(1);
+        let (mut rest, mut count) = (bytes, 0);
+        while count < most
+            && let Some(total) = self.value(rest).and_then(|value| self.total(value))
+            && (least..=longest.min(rest.len()) as u64).contains(&total)
+        {
+            lengths.push(total as u32);
+            (rest, count) = (&rest[total as usize..], count + 1);
+        }
+        bytes.len() - rest.len()
     }
 
     fn spread(&self) -> Spread {

@@ -1,6 +1,6 @@
 //! Ends: sockets that close, connections that are taken off, and who inherits what.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use peyk_sansio::Instant;
 
 use super::Mux;
@@ -154,9 +154,9 @@ impl Mux {
         if state.parked.is_some() {
             self.stats.rx_ready_drops += 1;
         }
-        let mut buffered: BytesMut = state.assembler.take_partial();
+        let mut buffered = state.assembler.take_partial();
         state.backlog.iter().for_each(|chunk| buffered.extend_from_slice(chunk));
-        Ok(Unattached { parked: state.parked.take(), buffered: buffered.freeze(), tx_partial })
+        Ok(Unattached { parked: state.parked.take(), buffered: buffered.into(), tx_partial })
     }
 
     /// Gives a connection another framer, between two messages.
@@ -189,6 +189,6 @@ impl Mux {
         state.backlog_len = 0;
         let freed = buffered.len();
         self.release_memory(freed);
-        buffered.freeze()
+        buffered.into()
     }
 }

@@ -1,9 +1,13 @@
 //! The short way for worker threads: whole messages of one connection in one piece, in one shared queue.
 
+use bytes::Bytes;
+
 use super::Mux;
 use crate::config::Order;
-use crate::event::{Message, PsockId, Run, SocketId};
+use crate::event::{Message, PsockId, Run, SocketId, Target};
 use crate::framer::Meta;
+use crate::psock::Source;
+use crate::socket::TxMessage;
 use crate::table::Id;
 
 impl Mux {
@@ -105,6 +109,48 @@ impl Mux {
         let number = state.next_number;
         state.next_number += (lengths.len() - before) as u64;
         (taken > 0).then_some((taken, number))
+    }
+
+    /// Claims a connection for writing to it directly, past the queues, if nothing else is under way or waits
+    /// there. What others send over it meanwhile waits. Ends with [`Mux::end_claim`], or with
+    /// [`Mux::write_failed`].
+    pub fn claim_tx(&mut self, psock: PsockId) -> bool {
+        let Some(state) = self.psocks.get_mut(psock.0) else { return false };
+        let is_idle = state.plan.is_empty() && state.direct.is_empty() && state.reserved.is_none();
+        let is_free = is_idle && state.current.is_none() && !state.is_blocked && !state.tx_stopped;
+        if is_free {
+            state.plan.push_back(Source::Direct);
+        }
+        is_free
+    }
+
+    /// Ends a claim: the stream took the first `taken` of these bytes, `count` whole messages by this socket.
+    /// If that was not all, it must say when there is room, and the rest follows.
+    pub fn end_claim(&mut self, psock: PsockId, socket: SocketId, bytes: &[u8], count: u64, taken: usize) {
+        let (id, len) = (psock.0, bytes.len());
+        let Some(state) = self.psocks.get_mut(id) else { return };
+        state.plan.clear();
+        state.stats.tx_bytes += taken as u64;
+        if taken == len {
+            state.stats.tx_msgs += count;
+        } else {
+            let mut message = TxMessage::new(socket, Target::Psock(psock));
+            (message.len, message.count) = (len, count);
+            message.parts.push(Bytes::copy_from_slice(bytes));
+            state.direct.push_front(message);
+            (state.current, state.offset) = ((taken > 0).then_some(Source::Direct), taken);
+            state.is_blocked = true;
+        }
+        let is_stopping = state.tx_stopping;
+        if let Some(state) = self.sockets.get_mut(socket.0) {
+            state.stats.tx_msgs += count;
+            state.stats.tx_bytes += len as u64;
+            state.tx_charged += if taken < len { len } else { 0 };
+        }
+        if is_stopping {
+            return self.abort_tx(id, self.clock);
+        }
+        self.after_write(id);
     }
 
     /// Puts messages that were framed where they lay into the shared queue.

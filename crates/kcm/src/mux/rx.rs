@@ -7,6 +7,7 @@ use super::Mux;
 use crate::assemble::{Limits, Step};
 use crate::error::Code;
 use crate::event::{Cause, Event, Message, PsockId, WantRead};
+use crate::partial::Partial;
 use crate::psock::Psock;
 use crate::table::Id;
 
@@ -166,7 +167,7 @@ impl Mux {
 
     /// Lends the memory of a long message in assembly, so that the stream can be read right into it. While
     /// it is lent, the connection is neither parsed nor to be read by others.
-    pub fn lend(&mut self, psock: PsockId, least: usize) -> Option<(bytes::BytesMut, usize)> {
+    pub fn lend(&mut self, psock: PsockId, least: usize) -> Option<(Partial, usize)> {
         let state: &mut Psock = self.psocks.get_mut(psock.0)?;
         if state.parked.is_some() || state.backlog_len > 0 || state.ending.is_some() || state.is_lent {
             return None;
@@ -176,8 +177,8 @@ impl Mux {
         Some(lent)
     }
 
-    /// Takes lent memory back, `read` bytes longer.
-    pub fn give_back(&mut self, psock: PsockId, memory: bytes::BytesMut, read: usize, now: Instant) {
+    /// Takes lent memory back, `read` bytes longer than it was.
+    pub fn give_back(&mut self, psock: PsockId, memory: Partial, read: usize, now: Instant) {
         let Some(state) = self.psocks.get_mut(psock.0) else { return };
         state.is_lent = false;
         self.used += read;

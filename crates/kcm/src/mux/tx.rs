@@ -160,6 +160,11 @@ impl Mux {
         self.clock = self.clock.max(now);
         let Some(state) = self.psocks.get_mut(id) else { return };
         let planned = std::mem::take(&mut state.planned);
+        if state.plan.is_empty() {
+            // The offer was withdrawn: its socket closed meanwhile, and the connection goes with it.
+            state.stats.tx_bytes += taken as u64;
+            return;
+        }
         debug_assert!(taken <= planned, "a stream takes no more than it is offered");
         state.is_blocked = taken < planned;
         state.stats.tx_bytes += taken as u64;
@@ -199,7 +204,7 @@ impl Mux {
     }
 
     /// At the end of a write: go on, pass the connection on, or give it back.
-    fn after_write(&mut self, id: Id) {
+    pub(super) fn after_write(&mut self, id: Id) {
         let Some(state) = self.psocks.get(id) else { return };
         let is_inside = state.current == Some(Source::Holder);
         let has_more = state.reserved.and_then(|s| self.sockets.get(s.0)).is_some_and(|h| !h.tx.is_empty());

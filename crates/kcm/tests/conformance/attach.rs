@@ -5,6 +5,55 @@ use peyk_kcm::bpf::{BpfFramer, Limits, Program};
 use peyk_kcm::error::{AttachError, Code, UnattachError};
 use peyk_kcm::framer::{Kafka, Spread};
 use peyk_kcm::*;
+use peyk_sansio::Prng;
+
+/// A stream that goes from mux to mux: attached at any moment while bytes arrive, and taken off at any.
+#[test]
+fn case_022__attach_while_bytes_arrive() {
+    let mut prng = Prng::new(22);
+    let (mut lab, socket) = Lab::new(Config { receive_buffer: 60, ..Config::default() });
+    let (mut sent, mut seen) = (0u32, Vec::new());
+    // What the far end has written, and what was read and not delivered when the stream was last taken off.
+    let (mut in_flight, mut read) = (Vec::new(), bytes::Bytes::new());
+    for _ in 0..10_000 {
+        let psock = lab.attach();
+        lab.input(psock, &read);
+        for _ in 0..prng.below(4) {
+            for _ in 0..prng.below(4) {
+                let mut body = sent.to_be_bytes().to_vec();
+                body.resize(4 + prng.below(20) as usize, 0);
+                in_flight.extend_from_slice(&msg(&body));
+                sent += 1;
+            }
+            let count = prng.below(in_flight.len() as u64 + 1) as usize;
+            let bytes: Vec<u8> = in_flight.drain(..count).collect();
+            lab.input(psock, &bytes);
+            if prng.chance(0.7) {
+                seen.extend(lab.drain(socket));
+            }
+        }
+        let off = lab.mux.unattach(psock, lab.now).unwrap();
+        lab.run();
+        seen.extend(lab.drain(socket));
+        seen.extend(off.parked.map(|message| message.bytes[2..].to_vec()));
+        read = off.buffered;
+    }
+    let last = lab.attach();
+    for bytes in [&read[..], &in_flight] {
+        lab.input(last, bytes);
+        loop {
+            let more = lab.drain(socket);
+            if more.is_empty() {
+                break;
+            }
+            seen.extend(more);
+        }
+    }
+    assert!(sent > 10_000);
+    let numbers: Vec<u32> =
+        seen.iter().map(|body| u32::from_be_bytes(body[..4].try_into().unwrap())).collect();
+    assert!(numbers.iter().copied().eq(0..sent), "each message once, in order");
+}
 
 #[test]
 fn case_023__attach_serves_the_oldest_waiting_sender() {
@@ -117,22 +166,46 @@ fn case_030__unattach_while_reserved_sends_elsewhere() {
 
 #[test]
 fn case_031__unattach_and_close_of_the_holder_in_any_order() {
-    for first in [true, false] {
-        let (mut lab, sockets, psocks) = Lab::with(Config::default(), 2, 1);
-        lab.peers.get_mut(&psocks[0]).unwrap().is_full = true;
-        lab.send(sockets[0], b"never");
-        if first {
-            lab.mux.close_socket(sockets[0], lab.now);
-            lab.mux.unattach(psocks[0], lab.now).unwrap();
-        } else {
-            lab.mux.unattach(psocks[0], lab.now).unwrap();
-            lab.mux.close_socket(sockets[0], lab.now);
+    let mut prng = Prng::new(31);
+    for round in 0..100_000 {
+        let (mut lab, sockets, psocks) = Lab::with(Config::default(), 2, 1 + round % 2);
+        // The holder has sent some messages, of which the stream took a part.
+        for _ in 0..1 + prng.below(3) {
+            lab.mux.send(sockets[0], msg(b"holder"), send_now(), lab.now).unwrap();
+        }
+        let mut under_way = None;
+        if prng.chance(0.8) {
+            let psock = lab.mux.poll_write().unwrap();
+            let offered = lab.mux.tx_slices(psock, 1 << 20, &mut Vec::new());
+            under_way = Some((psock, prng.below(offered as u64) as usize));
+        }
+        let mut steps = [0, 1, 2, 3];
+        for i in 0..4 {
+            steps.swap(i, prng.below(4) as usize);
+        }
+        for step in steps {
+            match step {
+                0 => drop(lab.mux.close_socket(sockets[0], lab.now)),
+                1 => drop(lab.mux.unattach(psocks[0], lab.now).unwrap()),
+                2 => {
+                    // What the stream had been given it answers for, whoever is gone by then.
+                    if let Some((psock, taken)) = under_way.take() {
+                        lab.mux.stream_wrote(psock, taken, lab.now);
+                    }
+                }
+                _ => lab.mux.stream_writable(psocks[0]),
+            }
+        }
+        for psock in &psocks {
+            lab.peers.get_mut(psock).unwrap().got.clear();
         }
         lab.run();
         let fresh = lab.attach();
-        lab.send(sockets[1], b"x");
-        assert_eq!(lab.got(fresh), [b"x"]);
-        assert_eq!(lab.mux.memory_used(), 0);
+        (0..2).for_each(|_| lab.send(sockets[1], b"x"));
+        let whole = lab.all_got();
+        assert_eq!(whole.iter().filter(|body| *body == b"x").count(), 2, "round {round}");
+        assert!(lab.mux.is_up(fresh) && lab.mux.memory_used() == 0);
+        assert_eq!(lab.mux.sockets().collect::<Vec<_>>(), [sockets[1]]);
     }
 }
 

@@ -152,23 +152,50 @@ fn case_010__clone_at_the_limit_changes_nothing() {
 }
 
 #[test]
+fn case_011__a_clone_nobody_takes_is_closed_once() {
+    let (mut lab, sockets, psocks) = Lab::with(Config::default(), 1, 1);
+    let before = lab.mux.snapshot();
+    for _ in 0..1000 {
+        // Whoever asked for it is gone: it is closed, though it may have been given messages at once.
+        let clone = lab.mux.clone_socket(sockets[0]).unwrap();
+        assert_eq!(clone.index(), 1);
+        lab.mux.close_socket(clone, lab.now);
+        let taken = lab.mux.clone_socket(sockets[0]).unwrap();
+        // A second close of the first is nothing: the index belongs to another.
+        assert_eq!(lab.mux.close_socket(clone, lab.now), Closed::default());
+        assert_eq!(lab.mux.sockets().collect::<Vec<_>>(), [sockets[0], taken]);
+        lab.mux.close_socket(taken, lab.now);
+        lab.run();
+    }
+    assert_eq!(lab.mux.snapshot(), before);
+    lab.input(psocks[0], &msg(b"still here"));
+    assert_eq!(lab.drain(sockets[0]), [b"still here"]);
+}
+
+#[test]
 fn case_013__a_new_clone_gets_its_fair_share() {
-    let config = Config { receive_buffer: 64, ..Config::default() };
-    let (mut lab, sockets, psocks) = Lab::with(config, 1, 8);
-    lab.mux.set_recv_disable(sockets[0], true).unwrap();
-    for (i, psock) in psocks.iter().enumerate() {
-        lab.input(*psock, &msg(&[i as u8; 10]));
+    // Two sockets with full buffers, and eight connections with a parked message each.
+    let config = Config { receive_buffer: 40, ..Config::default() };
+    let (mut lab, sockets, psocks) = Lab::with(config, 2, 10);
+    for psock in &psocks[..2] {
+        let full: Vec<u8> = (0..10).flat_map(|_| msg(b"ab")).collect();
+        lab.input(*psock, &full);
     }
-    assert!(psocks.iter().all(|p| lab.mux.want_read(*p) == WantRead::Paused));
-    let second = lab.mux.clone_socket(sockets[0]).unwrap();
+    for psock in &psocks[2..] {
+        lab.input(*psock, &msg(b"p"));
+        assert_eq!(lab.mux.want_read(*psock), WantRead::Paused);
+    }
+    let clone = lab.mux.clone_socket(sockets[0]).unwrap();
     lab.run();
-    assert!(!lab.drain(second).is_empty());
-    lab.mux.set_recv_disable(sockets[0], false).unwrap();
-    let mut all = 0;
-    while lab.mux.has_parked() {
-        all += lab.drain(second).len() + lab.drain(sockets[0]).len();
+    let given = lab.mux.snapshot().sockets[clone.index()].rx_queue.0;
+    assert_eq!(given, 3, "a third of eight, rounded up");
+    assert_eq!(lab.drain(clone)[..3], [b"p", b"p", b"p"]);
+    let mut all = 3;
+    while lab.mux.has_parked() || lab.mux.memory_used() > 0 {
+        all += [sockets[0], sockets[1], clone].iter().map(|s| lab.drain(*s).len()).sum::<usize>();
     }
-    assert!(all <= 8);
+    assert!(all <= 28 && lab.mux.stats().rx_msgs == 28);
+    assert!(psocks.iter().all(|psock| matches!(lab.mux.want_read(*psock), WantRead::Min(_))));
 }
 
 #[test]

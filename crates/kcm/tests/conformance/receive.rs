@@ -333,6 +333,33 @@ fn case_080__equal_keys_go_to_the_same_socket() {
 }
 
 #[test]
+fn case_080__the_hash_of_a_program_chooses_the_socket() {
+    use peyk_kcm::bpf::BpfFramer;
+    // It puts the opaque field of a header of memcached into the first word of its context.
+    let program = crate::common::bpf::load("memcached.v3.o");
+    let config = Config { order: Order::Key, receive_buffer: 1 << 20, ..Config::default() };
+    let (mut lab, sockets, _) = Lab::with(config, 4, 0);
+    let framer = Box::new(BpfFramer::new(program, Spread::Any));
+    let psock = lab.mux.attach(framer, AttachOptions::default()).unwrap();
+    for i in 0..200u32 {
+        let mut get = [0u8; 24];
+        get[0] = 0x80;
+        get[12..16].copy_from_slice(&(1 + i % 20).to_be_bytes());
+        lab.input(psock, &get);
+    }
+    let mut homes = std::collections::BTreeMap::new();
+    for socket in &sockets {
+        while let Ok(message) = lab.mux.recv_message(*socket) {
+            let key = message.meta.key.expect("the program said one");
+            assert_eq!(u32::from_be_bytes(message.bytes[12..16].try_into().unwrap()), key);
+            assert_eq!(homes.entry(key).or_insert(*socket), socket);
+        }
+    }
+    let used: std::collections::BTreeSet<usize> = homes.values().map(|socket| socket.index()).collect();
+    assert_eq!((homes.len(), used.len()), (20, 4));
+}
+
+#[test]
 fn case_081__a_token_answers_on_its_connection() {
     let (mut lab, sockets, psocks) = Lab::with(Config::default(), 2, 10);
     for psock in &psocks {
@@ -465,5 +492,43 @@ fn runs__workers_take_messages_in_one_piece() {
         assert_eq!(got, [&sent[..], &sent, &sent, &sent, &sent].concat(), "{order:?}");
         assert!(numbers.iter().copied().eq(0..numbers.len() as u64));
         assert_eq!((lab.mux.memory_used(), lab.mux.stats().rx_msgs), (0, 31));
+    }
+}
+
+#[test]
+fn claims__replies_past_the_queues_keep_messages_whole() {
+    let config = Config { steer: Steer::Pull, order: Order::Any, ..Config::default() };
+    let reply = [msg(b"one"), msg(b"two")].concat();
+    for taken in 0..=reply.len() {
+        let (mut lab, sockets, psocks) = Lab::with(config.clone(), 2, 1);
+        lab.mux.set_served(false);
+        let request = stream(&bodies(2, 3));
+        let mut lengths = Vec::new();
+        let framed = lab.mux.frame_in_place(psocks[0], &request, &mut lengths);
+        assert_eq!((framed, &lengths[..]), (Some((10, 0)), &[5, 5][..]));
+        lab.mux.count_taken(sockets[0], 2, 10);
+        assert!(lab.mux.claim_tx(psocks[0]) && !lab.mux.claim_tx(psocks[0]));
+        // Another sends to the same connection meanwhile: behind.
+        lab.mux.send(sockets[1], msg(b"third"), to(Target::Psock(psocks[0])), lab.now).unwrap();
+        lab.run();
+        assert!(lab.peers[&psocks[0]].got.is_empty() && lab.mux.is_writing(psocks[0]));
+        lab.peers.get_mut(&psocks[0]).unwrap().got.extend_from_slice(&reply[..taken]);
+        lab.mux.end_claim(psocks[0], sockets[0], &reply, 2, taken);
+        lab.mux.stream_writable(psocks[0]);
+        lab.run();
+        assert_eq!(lab.got(psocks[0]), [&b"one"[..], b"two", b"third"], "{taken}");
+        let sent = lab.mux.psock_stats(psocks[0]).unwrap();
+        assert_eq!((sent.tx_msgs, sent.tx_bytes), (3, reply.len() as u64 + 7));
+        let socket = lab.mux.socket_stats(sockets[0]).unwrap();
+        assert_eq!((socket.rx_msgs, socket.tx_msgs, socket.tx_bytes), (2, 2, reply.len() as u64));
+        assert!(lab.mux.is_drained(psocks[0]) && lab.mux.claim_tx(psocks[0]));
+        // It breaks while claimed: that is said once the claim has ended.
+        lab.error(psocks[0], peyk_kcm::error::Code::CONNRESET);
+        lab.mux.end_claim(psocks[0], sockets[0], &reply, 2, 0);
+        lab.run();
+        assert!(
+            !lab.mux.claim_tx(psocks[0])
+                && lab.has(&Event::Undelivered { socket: sockets[0], psock: psocks[0] })
+        );
     }
 }

@@ -218,9 +218,33 @@ fn case_032__unattach_inside_a_parser_or_handler() {
 }
 
 #[test]
+fn case_027__unattach_twice_at_once() {
+    let (mux, _socket) = Mux::open(Config::default()).unwrap();
+    for _ in 0..300 {
+        let (near, far) = pair();
+        let psock = mux.attach(near, frames()).unwrap();
+        let outcomes: Vec<_> = std::thread::scope(|scope| {
+            let tries: Vec<_> = (0..3).map(|_| scope.spawn(|| mux.unattach(psock))).collect();
+            tries.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let mut off = outcomes.into_iter().filter_map(|outcome| match outcome {
+            Ok((_, stream)) => Some(stream),
+            Err(UnattachError::Unknown | UnattachError::Already) => None,
+            Err(error) => panic!("{error}"),
+        });
+        let stream = off.next().expect("one of them has it").expect("it was TCP");
+        assert!(off.next().is_none(), "two have it");
+        write_all(&far, b"x");
+        (&stream).read_exact(&mut [0]).unwrap();
+    }
+    assert!(mux.psocks().is_empty());
+}
+
+/// The other ten thousand are simulated, in the tests of `peyk-kcm`.
+#[test]
 fn case_022__attach_while_bytes_arrive() {
     let (mux, socket) = Mux::open(Config::default()).unwrap();
-    for round in 0..200u32 {
+    for round in 0..super::stress::rounds(500) {
         let (near, far) = pair();
         let writer = std::thread::spawn(move || {
             for i in 0..10u32 {

@@ -120,29 +120,175 @@ fn mosquitto__packets_are_framed() {
     assert_eq!(replies, [&b"\x90\x03\0\x01\0"[..], b"\x30\x07\0\x03t/xhi", b"\xd0\0"].map(<[u8]>::to_vec));
 }
 
-#[test]
-fn nginx__http1_responses_are_framed() {
-    let folder = std::env::temp_dir().join(format!("peyk-kcm-nginx-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("index.html"), vec![b'x'; 100_000]).unwrap();
-    let conf = folder.join("nginx.conf");
-    let at = folder.display().to_string();
+/// An nginx that serves one file of a hundred thousand bytes, and where it keeps it. `listens` is what else it is
+/// told about its socket.
+fn nginx(name: &str, listens: &str) -> Option<(Server, Folder)> {
+    let folder = Folder::new(name);
+    std::fs::write(folder.0.join("index.html"), vec![b'x'; 100_000]).unwrap();
+    let conf = folder.0.join("nginx.conf");
+    let at = folder.0.display().to_string();
     let args = |port: u16| {
         let text = format!(
             "daemon off; master_process off; pid {at}/pid; error_log {at}/log; events {{}}\n\
-             http {{ access_log off; server {{ listen 127.0.0.1:{port}; root {at}; }} }}\n"
+             http {{ access_log off; server {{ listen 127.0.0.1:{port}{listens}; root {at}; }} }}\n"
         );
         std::fs::write(&conf, text).unwrap();
         vec!["-p".to_owned(), at.clone(), "-c".to_owned(), conf.display().to_string()]
     };
-    if let Some(server) = start("nginx", args) {
-        let get = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-        let replies = talk(&server, "http1", &[get, b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n", get], 3);
-        assert!(replies[0].starts_with(b"HTTP/1.1 200 OK") && replies[0].ends_with(&[b'x'; 100_000]));
-        assert!(replies[1].starts_with(b"HTTP/1.1 404"));
-        assert_eq!(replies[2].len(), replies[0].len());
+    Some((start("nginx", args)?, folder))
+}
+
+/// A folder for a test; removed with it.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("peyk-kcm-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Folder(folder)
     }
-    let _ = std::fs::remove_dir_all(folder);
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn nginx__http1_responses_are_framed() {
+    let Some((server, _folder)) = nginx("http1", "") else { return };
+    let get = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let replies = talk(&server, "http1", &[get, b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n", get], 3);
+    assert!(replies[0].starts_with(b"HTTP/1.1 200 OK") && replies[0].ends_with(&[b'x'; 100_000]));
+    assert!(replies[1].starts_with(b"HTTP/1.1 404"));
+    assert_eq!(replies[2].len(), replies[0].len());
+}
+
+#[test]
+fn nginx__http2_frames_are_framed() {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    let Some((server, _folder)) = nginx("http2", " http2") else { return };
+    // Preface; a window of 1 MiB for each stream and for the connection; GET / on streams 1 and 3.
+    let get = |stream: u8| [&[0, 0, 6, HEADERS, 5, 0, 0, 0, stream][..], b"\x82\x84\x86\x41\x01x"].concat();
+    let opening = [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+        b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\x10\0\0",
+        b"\0\0\x04\x08\0\0\0\0\0\0\x0f\0\0",
+        &get(1),
+        &get(3),
+    ]
+    .concat();
+    let (mux, socket) = Mux::open(Config { order: Order::Any, ..Config::default() }).unwrap();
+    mux.connect(server.addr, by_name("http2", Side::Replies).unwrap()).unwrap();
+    peyk::block_on(socket.send(opening)).unwrap();
+    let (mut bodies, mut kinds, mut ended) = ([0usize; 4], std::collections::HashSet::new(), 0);
+    while ended < 2 {
+        let frame = socket.recv_timeout(PATIENCE).unwrap();
+        let length = usize::from(frame[0]) << 16 | usize::from(frame[1]) << 8 | usize::from(frame[2]);
+        assert_eq!(frame.len(), 9 + length);
+        kinds.insert(frame[3]);
+        if frame[3] == DATA {
+            assert!(frame[9..].iter().all(|byte| *byte == b'x'));
+            bodies[usize::from(frame[8])] += length;
+            ended += usize::from(frame[4] & 1);
+        }
+    }
+    assert_eq!(bodies, [0, 100_000, 0, 100_000]);
+    assert!([DATA, HEADERS, SETTINGS].iter().all(|kind| kinds.contains(kind)), "{kinds:?}");
+}
+
+/// A PostgreSQL with a new database. Its processes refuse to be root's.
+fn postgres() -> Option<(Server, Folder)> {
+    let folder = Folder::new("postgres");
+    let is_root = nix::unistd::Uid::effective().is_root();
+    let user = nix::unistd::User::from_name("postgres").unwrap();
+    let found = std::fs::read_dir("/usr/lib/postgresql").ok().and_then(|mut all| all.next());
+    let (Some(Ok(found)), true) = (found, user.is_some() || !is_root) else {
+        eprintln!("!!! SKIPPED: postgresql is not installed");
+        return None;
+    };
+    let run = |program: &str| {
+        let mut command = Command::new(found.path().join("bin").join(program));
+        if let (true, Some(user)) = (is_root, &user) {
+            std::os::unix::process::CommandExt::uid(&mut command, user.uid.as_raw());
+            std::os::unix::process::CommandExt::gid(&mut command, user.gid.as_raw());
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+        command
+    };
+    if let (true, Some(user)) = (is_root, &user) {
+        nix::unistd::chown(&folder.0, Some(user.uid), Some(user.gid)).unwrap();
+    }
+    let data = folder.0.join("data");
+    let made = run("initdb").arg("-D").arg(&data).args(["-A", "trust", "-U", "peyk", "-N"]).status().unwrap();
+    assert!(made.success(), "initdb: {made}");
+    let port = TcpListener::bind(loopback()).unwrap().local_addr().unwrap().port();
+    let child = run("postgres")
+        .arg("-D")
+        .arg(&data)
+        .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-c", "unix_socket_directories="])
+        .spawn()
+        .unwrap();
+    let server = Server { child, addr: SocketAddr::from(([127, 0, 0, 1], port)) };
+    until("the server answers", || TcpStream::connect(server.addr).is_ok());
+    Some((server, folder))
+}
+
+#[test]
+fn postgres__messages_are_framed() {
+    let Some((server, _folder)) = postgres() else { return };
+    let startup = || {
+        let text = b"\0\x03\0\0user\0peyk\0database\0postgres\0\0";
+        [&(4 + text.len() as u32).to_be_bytes()[..], text].concat()
+    };
+    let query = |text: &str| {
+        let length = (5 + text.len() as u32).to_be_bytes();
+        [b"Q", &length[..], text.as_bytes(), b"\0"].concat()
+    };
+    let (mux, socket) = Mux::open(Config { order: Order::Any, ..Config::default() }).unwrap();
+    mux.connect(server.addr, by_name("postgres", Side::Replies).unwrap()).unwrap();
+    // Until it is up it refuses.
+    let hello = || peyk::block_on(socket.send(startup())).unwrap();
+    let is_up = || {
+        hello();
+        let first = socket.recv_timeout(PATIENCE).unwrap();
+        if first[0] != b'R' {
+            mux.connect(server.addr, by_name("postgres", Side::Replies).unwrap()).unwrap();
+        }
+        first[0] == b'R'
+    };
+    until("the server is up", is_up);
+    let rest = || {
+        let mut all = Vec::new();
+        while all.last().is_none_or(|message: &Vec<u8>| message[0] != b'Z') {
+            all.push(socket.recv_timeout(PATIENCE).unwrap().to_vec());
+        }
+        all
+    };
+    let kinds = |all: &[Vec<u8>]| all.iter().map(|message| char::from(message[0])).collect::<String>();
+    let greeting = rest();
+    assert!(kinds(&greeting).trim_start_matches('S').eq("KZ"), "{}", kinds(&greeting));
+    // Rows of all lengths, long ones included; the second query fails.
+    let long = "SELECT repeat('x', n * n * 7) FROM generate_series(0, 99) AS n";
+    peyk::block_on(socket.send([query(long), query("SELECT nothing"), query("")].concat())).unwrap();
+    let rows = rest();
+    assert_eq!(kinds(&rows), format!("T{}CZ", "D".repeat(100)));
+    for (n, row) in rows[1..101].iter().enumerate() {
+        assert_eq!(row.len(), 1 + 4 + 2 + 4 + n * n * 7);
+    }
+    assert_eq!((kinds(&rest()), kinds(&rest())), ("EZ".to_owned(), "IZ".to_owned()));
+    // Asked for encryption, it answers with one byte.
+    let bare = TcpStream::connect(server.addr).unwrap();
+    bare.set_read_timeout(Some(PATIENCE)).unwrap();
+    write_all(&bare, b"\0\0\0\x08\x04\xd2\x16\x2f");
+    let (asked, inbox) = Mux::open(Config { order: Order::Any, ..Config::default() }).unwrap();
+    asked.attach(bare, Box::new(peyk::kcm::framer::Postgres::server(true))).unwrap();
+    assert_eq!(&inbox.recv_timeout(PATIENCE).unwrap()[..], b"N");
+    peyk::block_on(inbox.send(startup())).unwrap();
+    assert_eq!(inbox.recv_timeout(PATIENCE).unwrap()[0], b'R');
 }
 
 /// A Redis behind the relay, and the address of the relay.

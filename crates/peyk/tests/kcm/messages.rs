@@ -3,6 +3,7 @@
 use super::*;
 use peyk::kcm::framer::{Kafka, RespCommand};
 use peyk::kcm::{Config, Event, Mux, Order, SendFlags, ServeOptions, Steer, Target, TlsConn};
+use std::future::Future;
 use std::sync::Arc;
 
 fn pull(order: Order) -> Config {
@@ -47,26 +48,76 @@ fn case_071__a_slow_consumer_stops_its_peer_and_loses_nothing() {
 
 #[test]
 fn case_078__a_dropped_receive_loses_no_message() {
+    const CANCELS: u32 = 100_000;
     let (mux, socket) = Mux::open(Config::default()).unwrap();
     let (near, far) = pair();
     mux.attach(near, frames()).unwrap();
+    let count = 20_000u32;
     let writer = std::thread::spawn(move || {
-        for i in 0..20_000u32 {
+        for i in 0..count {
             write_all(&far, &msg(&i.to_be_bytes()));
         }
         far
     });
-    let mut next = 0u32;
-    while next < 20_000 {
-        match socket.recv_timeout(Duration::from_micros(u64::from(next % 7))) {
+    let mut prng = peyk_sansio::Prng::new(78);
+    let (mut next, mut cancels, mut timeouts) = (0u32, 0u32, 0u32);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    while next < count || cancels < CANCELS {
+        // Looked at once and dropped: before, while or after the message comes.
+        let looked = std::pin::pin!(socket.recv()).poll(&mut context);
+        let outcome = match looked {
+            std::task::Poll::Ready(outcome) => outcome,
+            std::task::Poll::Pending => {
+                cancels += 1;
+                if next == count || prng.chance(0.9) {
+                    continue;
+                }
+                socket.recv_timeout(Duration::from_micros(prng.below(7)))
+            }
+        };
+        match outcome {
             Ok(message) => {
                 assert_eq!(message[4..], next.to_be_bytes());
                 next += 1;
             }
-            Err(error) => assert_eq!(error, peyk::kcm::RecvError::WouldBlock),
+            Err(error) => {
+                assert_eq!(error, peyk::kcm::RecvError::WouldBlock);
+                timeouts += 1;
+            }
         }
     }
+    assert!(timeouts > 0);
     writer.join().unwrap();
+    assert!(socket.try_recv().is_err());
+}
+
+#[test]
+fn serve__a_handler_that_panics_ends_its_connection_only() {
+    let (mux, socket) = Mux::open(pull(Order::Any)).unwrap();
+    let here = mux.listen(loopback(), frames(), false).unwrap();
+    let options = ServeOptions { threads: 2, ..ServeOptions::default() };
+    let _workers = mux
+        .serve(&socket, options, |message, replies| {
+            assert!(!message.bytes.ends_with(b"bad"), "what a message");
+            replies.reply(message.bytes);
+        })
+        .unwrap();
+    let client = || {
+        let client = TcpStream::connect(here.local_addr()).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client
+    };
+    let (bad, good) = (client(), client());
+    write_all(&bad, &msg(b"first"));
+    assert_eq!(read_msg(&bad).unwrap(), b"first");
+    write_all(&bad, &msg(b"bad"));
+    assert!(!matches!((&bad).read(&mut [0; 1]), Ok(count) if count > 0), "its end, or a reset");
+    // The other worker goes on.
+    for i in 0..100u32 {
+        write_all(&good, &msg(&i.to_be_bytes()));
+        assert_eq!(read_msg(&good).unwrap(), i.to_be_bytes());
+    }
+    until("it is freed", || mux.psocks().len() == 1);
 }
 
 #[test]

@@ -1,13 +1,13 @@
-//! Threads that attach, clone, unattach, close and reset at random under load. Cases 12, 44, 68, 112; what must be counted in a process of its own
-//! is in `tests/kcm_left.rs` and `tests/kcm_many.rs`.
+//! Threads that attach, clone, unattach, close and reset at random under load. Cases 11, 12, 44, 68, 112; what must be counted
+//! in a process of its own is in `tests/kcm_left.rs` and `tests/kcm_many.rs`.
 
 use super::*;
 use peyk::kcm::{Config, Mux, Order, ServeOptions, Steer};
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-fn rounds(default: u32) -> u32 {
+pub(crate) fn rounds(default: u32) -> u32 {
     if std::env::var_os("PEYK_SOAK").is_some() { default * 50 } else { default }
 }
 
@@ -61,25 +61,52 @@ fn case_068__four_threads_receive_on_one_socket() {
 }
 
 #[test]
-fn case_012__clone_and_close_under_traffic() {
+fn case_011__a_clone_nobody_takes_is_closed_once() {
     let (mux, socket) = Mux::open(Config::default()).unwrap();
     let (near, far) = pair();
     mux.attach(near, frames()).unwrap();
-    let (received, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    for i in 0..1000u32 {
+        // Made for another thread, which is gone before it can be handed over.
+        let (give, take) = std::sync::mpsc::channel();
+        let taker = std::thread::spawn(move || drop(take));
+        write_all(&far, &msg(&i.to_be_bytes()));
+        let clone = socket.try_clone().unwrap();
+        taker.join().unwrap();
+        let refused = give.send(clone).expect_err("nobody takes it");
+        drop(refused);
+        assert_eq!(mux.snapshot().sockets.len(), 1);
+        // What it may have been given comes back.
+        assert_eq!(socket.recv_timeout(PATIENCE).unwrap()[4..], i.to_be_bytes());
+    }
+    assert_eq!(mux.memory_used(), 0);
+}
+
+#[test]
+fn case_012__clone_and_close_under_traffic() {
+    const CLONES: u32 = 10_000;
+    let (mux, socket) = Mux::open(Config::default()).unwrap();
+    let (near, far) = pair();
+    mux.attach(near, frames()).unwrap();
+    let (received, clones, stop) = (AtomicU64::new(0), AtomicU32::new(0), AtomicBool::new(false));
     let sent = std::thread::scope(|scope| {
-        for _ in 0..4 {
+        for _ in 0..8 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
                     let clone = socket.try_clone().unwrap();
+                    clones.fetch_add(1, Ordering::Relaxed);
                     if clone.recv_timeout(Duration::from_micros(300)).is_ok() {
                         received.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             });
         }
-        let count = rounds(3_000);
-        for i in 0..count {
-            write_all(&far, &msg(&i.to_be_bytes()));
+        let mut count = 0u32;
+        while count < rounds(3_000) || clones.load(Ordering::Relaxed) < rounds(CLONES) {
+            write_all(&far, &msg(&count.to_be_bytes()));
+            count += 1;
+            if count > rounds(3_000) {
+                std::thread::sleep(Duration::from_micros(100));
+            }
         }
         until("all are received", || {
             while socket.try_recv().is_ok() {
@@ -93,6 +120,56 @@ fn case_012__clone_and_close_under_traffic() {
     assert_eq!(received.load(Ordering::Relaxed), sent);
     assert_eq!(mux.snapshot().sockets.len(), 1);
     assert_eq!(mux.memory_used(), 0);
+}
+
+/// Eight send, eight receive, and any of those who receive may close its socket and take another: every message
+/// comes once. A mux has one owner for its state, a mutex, so threads at random stand for the hand-over.
+#[test]
+fn case_112__eight_producers_eight_consumers() {
+    let each = rounds(1_500);
+    let (server, inbox) = Mux::open(Config { order: Order::Any, ..Config::default() }).unwrap();
+    let here = server.listen(loopback(), frames(), false).unwrap().local_addr();
+    let (client, outbox) = Mux::open(Config::default()).unwrap();
+    (0..4).for_each(|_| assert!(client.connect(here, frames()).is_ok()));
+    let (seen, sent) = (std::sync::Mutex::new(HashSet::new()), std::sync::Mutex::new(Vec::new()));
+    let is_all = || seen.lock().unwrap().len() == 8 * each as usize;
+    std::thread::scope(|scope| {
+        for producer in 0..8u32 {
+            let mine = outbox.try_clone().unwrap();
+            let sent = &sent;
+            scope.spawn(move || {
+                for i in 0..each {
+                    peyk::block_on(mine.send(msg(&(producer * each + i).to_be_bytes()))).unwrap();
+                }
+                // Closed at once it would drop what it has not sent.
+                sent.lock().unwrap().push(mine);
+            });
+        }
+        for consumer in 0..8 {
+            let (inbox, seen, is_all) = (&inbox, &seen, &is_all);
+            scope.spawn(move || {
+                let mut prng = peyk_sansio::Prng::new(consumer);
+                let mut mine = inbox.try_clone().unwrap();
+                while !is_all() {
+                    if let Ok(message) = mine.recv_timeout(Duration::from_millis(5)) {
+                        let number = u32::from_be_bytes(message[4..8].try_into().unwrap());
+                        assert!(seen.lock().unwrap().insert(number), "{number} came twice");
+                    }
+                    if prng.chance(0.02) {
+                        mine = inbox.try_clone().unwrap();
+                    }
+                }
+            });
+        }
+        // The first socket takes part too, or what is given to it would wait.
+        while !is_all() {
+            if let Ok(message) = inbox.recv_timeout(Duration::from_millis(5)) {
+                let number = u32::from_be_bytes(message[4..8].try_into().unwrap());
+                assert!(seen.lock().unwrap().insert(number), "{number} came twice");
+            }
+        }
+    });
+    assert_eq!((server.memory_used(), server.snapshot().sockets.len()), (0, 1));
 }
 
 /// A server that echoes, and a client mux whose connections are broken and replaced all the time: whatever

@@ -50,6 +50,9 @@ pub enum UnattachError {
     Already,
 }
 
+/// Connections that may wait to be accepted; the system may allow fewer (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
 /// Connections attached anywhere in this process: device and inode of their descriptors.
 static OWNED: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
 
@@ -248,8 +251,7 @@ impl Mux {
         framer: Box<dyn Framer>,
         is_any: bool,
     ) -> io::Result<ListenHandle> {
-        let listener = TcpListener::bind(addr)?;
-        listener.set_nonblocking(true)?;
+        let listener = listen_at(addr)?;
         let addr = listener.local_addr()?;
         let mut core = self.0.lock();
         let token = keeper::LISTENER + 2 * core.accepted.len() as u64 + u64::from(is_any);
@@ -272,6 +274,10 @@ impl Mux {
         let deadline = SystemInstant::now() + Duration::from_secs(5);
         // Whoever reads or writes it is let finish.
         while !conn.begin_read() {
+            // Another has taken it off and waits for this hold on it to end.
+            if shared.lock().conn(psock).is_none() {
+                return Err(UnattachError::Unknown);
+            }
             if SystemInstant::now() > deadline {
                 return Err(UnattachError::Already);
             }
@@ -374,6 +380,17 @@ impl Shared {
             self.leave(core);
         }
     }
+}
+
+/// As the standard library does it, but for the backlog: 128 that connect at once would be a limit on a quick
+/// machine, and who comes too much tries again after a second.
+fn listen_at(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(addr))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 fn begin_connect(addr: SocketAddr) -> io::Result<TcpStream> {

@@ -7,16 +7,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Instant as SystemInstant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use peyk_kcm::error::Code;
-use peyk_kcm::{Config, Event, Instant, PsockId, SocketId, WantRead};
+use peyk_kcm::{Config, Event, Instant, Partial, PsockId, SocketId, WantRead};
 
 use super::conn::Conn;
 use crate::sys::{Epoll, eventfd};
 
-/// Bytes read at once, reads in one turn of a connection, bytes and slices of one write.
+/// Bytes read at once, reads in one turn of a connection (more of them while a long message comes, which are not
+/// parsed), bytes and slices of one write.
 pub(super) const CHUNK: usize = 64 * 1024;
 const READS: usize = 4;
+const LONG_READS: usize = 16;
 const WRITE_BYTES: usize = 256 * 1024;
 const SLICES: usize = 64;
 /// Events kept for the application.
@@ -296,7 +298,7 @@ impl Shared {
     }
 
     /// A stream failed in reading or writing.
-    fn broken(&self, core: &mut Core, conn: &Conn, error: &io::Error, writing: bool) {
+    pub(super) fn broken(&self, core: &mut Core, conn: &Conn, error: &io::Error, writing: bool) {
         let code = Code(error.raw_os_error().unwrap_or(Code::PIPE.0));
         let now = self.now();
         let addr = conn.is_connecting.load(Ordering::Relaxed).then(|| core.mux.addr(conn.id)).flatten();
@@ -365,7 +367,9 @@ impl Shared {
         buffer: &mut [u8],
         reader: &mut impl Reader,
     ) -> Turn {
-        for _ in 0..READS {
+        let (mut reads, mut long_reads) = (0, 0);
+        while reads < READS && long_reads < LONG_READS {
+            reads += 1;
             reader.before_read(conn, buffer);
             conn.look_again();
             let mut lent = None;
@@ -378,20 +382,19 @@ impl Shared {
             }
             if let Some((memory, missing)) = lent {
                 if self.read_long(conn, memory, missing, reader) {
+                    (reads, long_reads) = (reads - 1, long_reads + 1);
                     continue;
                 }
                 return Turn::Empty;
             }
-            let outcome = conn.stream.try_read(buffer);
-            let now = self.now();
-            match outcome {
+            match conn.stream.try_read(buffer) {
                 Ok(count) if count > 0 => {
                     conn.is_connecting.store(false, Ordering::Relaxed);
                     let mut core = self.lock();
                     let rest = &buffer[reader.take_in_place(&mut core, conn, &buffer[..count])..count];
                     if !rest.is_empty() {
                         // A copy as long as what came: slices of it pin nothing else.
-                        core.mux.stream_bytes(conn.id, Bytes::copy_from_slice(rest), now);
+                        core.mux.stream_bytes(conn.id, Bytes::copy_from_slice(rest), self.now());
                     }
                     reader.after_bytes(&mut core);
                     core.mux.settle(rest.len());
@@ -417,7 +420,7 @@ impl Shared {
                 outcome => {
                     let mut core = self.lock();
                     match outcome {
-                        Ok(_) => core.mux.stream_eof(conn.id, now),
+                        Ok(_) => core.mux.stream_eof(conn.id, self.now()),
                         Err(error) => self.broken(&mut core, conn, &error, false),
                     }
                     reader.after_bytes(&mut core);
@@ -463,17 +466,13 @@ impl Shared {
     fn read_long(
         self: &Arc<Self>,
         conn: &Arc<Conn>,
-        mut memory: BytesMut,
+        mut memory: Partial,
         missing: usize,
         reader: &mut impl Reader,
     ) -> bool {
-        let have = memory.len();
-        // What the peer has announced is believed as it comes true.
-        let room = missing.min(have.max(16 * CHUNK));
-        memory.resize(have + room, 0);
-        let outcome = conn.stream.try_read(&mut memory[have..]);
+        let outcome = conn.stream.try_read(memory.room(missing));
         let count = *outcome.as_ref().unwrap_or(&0);
-        memory.truncate(have + count);
+        memory.advance(count);
         let now = self.now();
         let mut core = self.lock();
         core.mux.give_back(conn.id, memory, count, now);
@@ -526,6 +525,18 @@ impl Shared {
             self.ring_reader();
         }
         conns
+    }
+}
+
+/// Writes one piece once; what is not taken waits for room.
+pub(super) fn write_slice(conn: &Conn, bytes: &[u8]) -> io::Result<usize> {
+    match conn.stream.try_write(&[IoSlice::new(bytes)]) {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+        Err(error) if error.kind() == ErrorKind::Interrupted => {
+            conn.was_writable.store(true, Ordering::Relaxed);
+            Ok(0)
+        }
+        outcome => outcome,
     }
 }
 

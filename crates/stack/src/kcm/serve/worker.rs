@@ -9,13 +9,13 @@ use peyk_kcm::{Order, PsockId, Run};
 
 use super::{Estimate, Incoming, Replies};
 use crate::kcm::conn::Conn;
-use crate::kcm::engine::{CHUNK, Core, Reader, Shared};
+use crate::kcm::engine::{CHUNK, Core, Reader, Shared, write_slice};
 use crate::kcm::keeper::BELL;
 use crate::kcm::socket::Socket;
 use crate::sys::EpollEvent;
 
 /// Connections that a worker hears of at once while messages are cheap.
-const EVENTS: usize = 4;
+const EVENTS: usize = 16;
 /// Most messages a worker takes from the queue at once.
 const SHARE: usize = 64;
 /// Longest look for work before sleeping, in wake-ups.
@@ -42,6 +42,10 @@ pub(super) struct Worker<F> {
     /// Messages that lie in the buffer: their lengths, and the number of the first.
     placed: Vec<u32>,
     placed_number: u64,
+    /// Their replies are written past the queues of the mux.
+    is_claimed: bool,
+    /// The connection of the messages that are being handled where they lie.
+    serving: Option<PsockId>,
     /// Connections met before, by index.
     known: Vec<(PsockId, Weak<Conn>)>,
     replies: Outbox,
@@ -62,7 +66,8 @@ struct Outbox {
 }
 
 impl Outbox {
-    /// Has the messages of one connection handled. `goes_on` says that more of it follow.
+    /// Has the messages of one connection handled. `goes_on` says that more of it follow, or
+    /// that the replies stay in `out`.
     fn handle<'a, F: Fn(Incoming<'_>, &mut Replies<'_>)>(
         &mut self,
         handler: &F,
@@ -96,6 +101,8 @@ impl<F: Fn(Incoming<'_>, &mut Replies<'_>)> Worker<F> {
             conns: Vec::new(),
             placed: Vec::new(),
             placed_number: 0,
+            is_claimed: false,
+            serving: None,
             known: Vec::new(),
             replies,
             buffer: vec![0; CHUNK],
@@ -262,7 +269,8 @@ impl<F: Fn(Incoming<'_>, &mut Replies<'_>)> Worker<F> {
             self.replies.handle(&*self.shift.handler, run.from, run.iter(), goes_on);
         }
         self.batch.clear();
-        self.answer(started, messages);
+        self.note_cost(started, messages);
+        self.answer();
         for conn in std::mem::take(&mut self.conns) {
             self.let_go(&conn);
         }
@@ -276,9 +284,32 @@ impl<F: Fn(Incoming<'_>, &mut Replies<'_>)> Worker<F> {
         }
     }
 
-    /// Gives all replies to the mux.
-    fn answer(&mut self, started: Instant, messages: usize) {
+    fn note_cost(&self, started: Instant, messages: usize) {
         self.shift.estimate.add(started.elapsed().as_nanos() as u64 / messages.max(1) as u64);
+    }
+
+    /// Writes all replies to the connection that is claimed for them.
+    fn answer_directly(&mut self, conn: &Arc<Conn>) {
+        let (shared, socket) = (&self.shift.shared, self.shift.socket.id());
+        let bytes = &self.replies.out[..];
+        let outcome = if bytes.is_empty() { Ok(0) } else { write_slice(conn, bytes) };
+        let mut core = shared.lock();
+        match outcome {
+            Ok(taken) => {
+                core.mux.end_claim(conn.id, socket, bytes, self.replies.count, taken);
+                if conn.was_writable.swap(false, Ordering::Relaxed) {
+                    core.mux.stream_writable(conn.id);
+                }
+            }
+            Err(error) => shared.broken(&mut core, conn, &error, true),
+        }
+        shared.leave(core);
+        self.replies.out.clear();
+        self.replies.count = 0;
+    }
+
+    /// Gives all replies to the mux.
+    fn answer(&mut self) {
         let (shared, socket) = (&self.shift.shared, self.shift.socket.id());
         let now = shared.now();
         let mut core = shared.lock();
@@ -312,6 +343,7 @@ impl<F: Fn(Incoming<'_>, &mut Replies<'_>)> Reader for Worker<F> {
             core.mux.count_taken(self.shift.socket.id(), self.placed.len(), taken);
             conn.in_service.fetch_add(1, Ordering::AcqRel);
             self.placed_number = number;
+            self.is_claimed = self.shift.order != Order::Replies && core.mux.claim_tx(conn.id);
         } else {
             let bytes = Bytes::copy_from_slice(&bytes[..taken]);
             let lengths = self.placed.drain(..).collect();
@@ -350,10 +382,41 @@ impl<F: Fn(Incoming<'_>, &mut Replies<'_>)> Reader for Worker<F> {
             at += *length as usize;
             (number, &buffer[start..at])
         });
-        self.replies.handle(&*self.shift.handler, conn.id, messages, false);
-        let count = self.placed.len();
+        self.serving = Some(conn.id);
+        self.replies.handle(&*self.shift.handler, conn.id, messages, self.is_claimed);
+        self.note_cost(started, self.placed.len());
         self.placed.clear();
-        self.answer(started, count);
+        match std::mem::take(&mut self.is_claimed) {
+            true => self.answer_directly(conn),
+            false => self.answer(),
+        }
+        self.serving = None;
         self.let_go(conn);
+    }
+}
+
+impl<F> Drop for Worker<F> {
+    /// A handler that panics takes its worker along, and the connections whose messages it had at hand: their
+    /// peers would wait for replies.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let shared = self.shift.shared.clone();
+        let mut core = shared.lock();
+        let serving = self.serving.and_then(|id| core.conn(id).cloned());
+        if let Some(conn) = &serving
+            && self.is_claimed
+        {
+            core.mux.end_claim(conn.id, self.shift.socket.id(), &[], 0, 0);
+        }
+        let hurt: Vec<Arc<Conn>> = self.conns.drain(..).chain(serving).collect();
+        for conn in &hurt {
+            core.mux.stream_dropped(conn.id, shared.now());
+            conn.stream.shut_down();
+            conn.in_service.fetch_sub(1, Ordering::AcqRel);
+        }
+        shared.leave(core);
+        hurt.iter().for_each(|conn| shared.retire_later(conn));
     }
 }
