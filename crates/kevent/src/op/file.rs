@@ -132,7 +132,7 @@ impl Machine for Read {
         if self.inline {
             return Call::ReadNow { fd, at, len, offset };
         }
-        Call::Read { fd, at, len, offset }
+        Call::Read { fd, at, len, offset, known: self.into.known() }
     }
 
     fn advance(&mut self, source: &Source, _: &mut Scratch, outcome: Outcome) -> Verdict {

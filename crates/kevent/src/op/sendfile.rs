@@ -222,7 +222,7 @@ impl Machine for Sendfile {
                 let (at, len) = (rest.as_mut_ptr(), rest.len());
                 match now {
                     true => Call::ReadNow { fd: file, at, len, offset },
-                    false => Call::Read { fd: file, at, len, offset },
+                    false => Call::Read { fd: file, at, len, offset, known: None },
                 }
             }
             Phase::Send => {
