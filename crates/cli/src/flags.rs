@@ -158,7 +158,7 @@ pub struct BenchKevent {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "datagrams,waiting,posts,files,streams,http"
+        default_value = "datagrams,waiting,submits,posts,files,streams,http"
     )]
     pub cases: Vec<KeventCase>,
     /// Rounds.

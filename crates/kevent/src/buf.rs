@@ -16,6 +16,14 @@ use crate::sys::region::Region;
 pub struct IoBuf {
     memory: Memory,
     len: usize,
+    registration: Option<Registration>,
+}
+
+/// Where a ring keeps the pages of a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Registration {
+    pub(crate) ring: u64,
+    pub(crate) index: u16,
 }
 
 #[derive(Debug)]
@@ -31,7 +39,7 @@ impl IoBuf {
     /// # Errors
     /// The system has no memory to give.
     pub fn aligned(len: usize) -> io::Result<IoBuf> {
-        Ok(IoBuf { memory: Memory::Pages(Region::new(len.max(1))?), len })
+        Ok(IoBuf { memory: Memory::Pages(Region::new(len.max(1))?), len, registration: None })
     }
 
     /// Shows only the first `len` bytes, or more of the memory again; at most [`IoBuf::capacity`].
@@ -59,6 +67,22 @@ impl IoBuf {
         }
     }
 
+    /// Address and length of its memory, if it has pages of its own.
+    pub(crate) fn pages(&self) -> Option<(*mut u8, usize)> {
+        match &self.memory {
+            Memory::Heap(_) => None,
+            Memory::Pages(region) => Some((region.base(), region.len())),
+        }
+    }
+
+    pub(crate) fn registration(&self) -> Option<Registration> {
+        self.registration
+    }
+
+    pub(crate) fn set_registration(&mut self, registration: Option<Registration>) {
+        self.registration = registration;
+    }
+
     pub(crate) fn is_empty_memory(&self) -> bool {
         self.len == 0
     }
@@ -68,7 +92,7 @@ impl From<Vec<u8>> for IoBuf {
     /// The vector's elements, not its spare capacity.
     fn from(vec: Vec<u8>) -> IoBuf {
         let len = vec.len();
-        IoBuf { memory: Memory::Heap(vec), len }
+        IoBuf { memory: Memory::Heap(vec), len, registration: None }
     }
 }
 

@@ -10,6 +10,7 @@ use std::os::fd::RawFd;
 use io_uring::types::{Fd, Fixed, FsyncFlags};
 use io_uring::{opcode, squeue};
 
+use crate::buf::Registration;
 use crate::sys;
 
 /// Sends without signals and receives without waiting, whatever the descriptor's own flags say.
@@ -75,6 +76,7 @@ pub(crate) enum Call {
         at: *mut u8,
         len: usize,
         offset: u64,
+        known: Option<Registration>,
     },
     /// As `Read`, but fails with EAGAIN rather than waiting for the device.
     ReadNow {
@@ -215,7 +217,9 @@ impl Call {
                 }
                 Call::SendMsg { fd, message, .. } => libc::sendmsg(fd, message, NOW) as i64,
                 Call::Shutdown { fd, how } => i64::from(libc::shutdown(fd, how)),
-                Call::Read { fd, at, len, offset } => libc::pread(fd, at.cast(), len, offset as i64) as i64,
+                Call::Read { fd, at, len, offset, .. } => {
+                    libc::pread(fd, at.cast(), len, offset as i64) as i64
+                }
                 Call::ReadNow { fd, at, len, offset } => {
                     let slice = libc::iovec { iov_base: at.cast(), iov_len: len };
                     libc::preadv2(fd, &raw const slice, 1, offset as i64, libc::RWF_NOWAIT) as i64
@@ -294,9 +298,16 @@ impl Call {
         })
     }
 
+    /// Describes a read into memory that is at `index` in the ring's own table.
+    pub(crate) fn known_entry(&self, fixed: Option<u32>, index: u16) -> Option<squeue::Entry> {
+        let Call::Read { fd, at, len, offset, .. } = *self else { return None };
+        let len = clamp(len);
+        Some(on!(fixed, fd, |t| opcode::ReadFixed::new(t, at, len, index).offset(offset).build()))
+    }
+
     fn file_entry(&self, fixed: Option<u32>) -> Option<squeue::Entry> {
         Some(match *self {
-            Call::Read { fd, at, len, offset } => {
+            Call::Read { fd, at, len, offset, .. } => {
                 on!(fixed, fd, |t| opcode::Read::new(t, at, clamp(len)).offset(offset).build())
             }
             Call::Write { fd, slices, count, offset } => {

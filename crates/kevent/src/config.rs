@@ -47,6 +47,9 @@ pub struct Config {
     pub workers: u32,
     /// Places for sources that [`Queue::register`](crate::Queue::register) makes known to the ring.
     pub registered: u32,
+    /// Places for buffers that [`Queue::register_buf`](crate::Queue::register_buf) makes known to the
+    /// ring; at most 16384.
+    pub registered_bufs: u32,
     /// Never try at once what can be done elsewhere: reads of files go to the ring or a worker though
     /// they may be in memory, and sockets are waited for before they are tried. Right for files known
     /// to be slow; for tests, it is another order of events.
@@ -68,6 +71,7 @@ impl Default for Config {
             inlet: 1024,
             workers: 4,
             registered: 64,
+            registered_bufs: 64,
             force_async: false,
         }
     }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::backend::Engine;
 use crate::backend::epoll::Epoll;
 use crate::backend::uring::Uring;
+use crate::buf::IoBuf;
 use crate::caps::{Attempt, BackendKind, Caps};
 use crate::chain::Chain;
 use crate::config::{Backend, Config};
@@ -196,6 +197,27 @@ impl Queue {
         match &mut self.backend {
             Engine::Uring(uring) => source.raw() >= 0 && uring.register(source),
             Engine::Epoll(_) => false,
+        }
+    }
+
+    /// Makes a buffer known to the ring, which pins its pages once instead of in each read of a file
+    /// into it: worth it for buffers that are used again and again for direct access. The pages count
+    /// against what the process may lock. False if there is no place (see
+    /// [`Config::registered_bufs`]), no ring, too little lockable memory, or the buffer is not of
+    /// [`IoBuf::aligned`]; it serves as before then. The place is free again by
+    /// [`Queue::forget_buf`], not by dropping the buffer: until then its pages stay with the ring.
+    pub fn register_buf(&mut self, buf: &mut IoBuf) -> bool {
+        match &mut self.backend {
+            Engine::Uring(uring) => uring.register_buf(buf),
+            Engine::Epoll(_) => false,
+        }
+    }
+
+    /// Undoes [`Queue::register_buf`]; the buffer stays what it is. Nothing happens if another queue
+    /// knows it, or none.
+    pub fn forget_buf(&mut self, buf: &mut IoBuf) {
+        if let Engine::Uring(uring) = &mut self.backend {
+            uring.forget_buf(buf);
         }
     }
 

@@ -48,6 +48,20 @@ impl<T> Slab<T> {
         OpId { slot, generation: place.generation }
     }
 
+    /// An identity for what has ended already, as if it had been put in and taken out; the caller has
+    /// checked that there is a place.
+    pub(crate) fn pass(&mut self) -> OpId {
+        assert!(!self.is_full(), "pass through a full slab");
+        if self.free.is_empty() {
+            self.free.push(self.slots.len() as u32);
+            self.slots.push(Slot { generation: 0, token: Token::default(), value: None });
+        }
+        let slot = self.free[self.free.len() - 1];
+        let place = &mut self.slots[slot as usize];
+        place.generation = place.generation.wrapping_add(1);
+        OpId { slot, generation: place.generation }
+    }
+
     /// The operation, unless it ended.
     pub(crate) fn entry(&mut self, id: OpId) -> Option<(Token, &mut T)> {
         let place = self.slots.get_mut(id.slot as usize)?;
@@ -96,6 +110,16 @@ mod tests {
         assert_eq!(a.slot, b.slot);
         assert!(slab.entry(a).is_none() && slab.remove(a).is_none());
         assert_eq!(slab.entry(b).map(|(t, v)| (t, *v)), Some((Token(2), 'b')));
+    }
+
+    #[test]
+    fn pass__gives_each_an_identity_and_takes_no_place() {
+        let mut slab = Slab::new(1);
+        let (a, b) = (slab.pass(), slab.pass());
+        assert!(a != b && slab.entry(a).is_none() && slab.entry(b).is_none());
+        assert_eq!((slab.len(), slab.room()), (0, 1));
+        let c = slab.insert(Token(1), 'c');
+        assert!(c != b && slab.entry(b).is_none() && slab.entry(c).is_some());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Random operations, cancellations and closes, on both backends: each accepted operation ends
-//! exactly once, and in the end no descriptor, block or operation is left (t11, t78).
+//! exactly once, and in the end no descriptor, block or operation is left (t11), nor in a storm of
+//! signals (t72), nor however long it goes on (t78).
 //!
-//! `PEYK_STRESS_OPS` sets the number of operations, `PEYK_STRESS_SECONDS` repeats for that time
-//! with new seeds, `PEYK_SEED` takes one seed.
+//! `PEYK_STRESS_OPS` sets the number of operations of t11 and t72, `PEYK_STRESS_SECONDS` the time of
+//! t78, `PEYK_SEED` the first seed.
 
 #![allow(non_snake_case)]
 
@@ -10,6 +11,7 @@ use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use peyk_kevent::{
@@ -18,6 +20,16 @@ use peyk_kevent::{
     SendFile, SendMode, Shutdown, Source, Timer, Token, Wait, What, When, WriteAt,
 };
 use peyk_sansio::Prng;
+
+/// Rounds after which the allocator has what it needs.
+const WARM_UP: u64 = 1;
+
+/// Descriptors are counted: one test at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// One side in the queue, the other plain and not waiting.
 struct Pair {
@@ -286,19 +298,78 @@ fn run(backend: Backend, seed: u64, ops: u64) {
     eprintln!("{backend:?}, seed {seed}: {done} operations, {refused} refused, nothing left");
 }
 
-#[test]
-fn t11__random_operations_end_once_and_leave_nothing() {
-    let number = |name| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
-    let ops = number("PEYK_STRESS_OPS").unwrap_or(6_000);
-    let until = Instant::now() + Duration::from_secs(number("PEYK_STRESS_SECONDS").unwrap_or(0));
-    let mut seed = number("PEYK_SEED").unwrap_or(1);
-    loop {
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|n| n.parse().ok())
+}
+
+/// Rounds on both backends with new seeds, for `seconds` but two at least; after each, `then`.
+fn rounds(seconds: u64, ops: u64, mut then: impl FnMut(u64)) {
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let first = number("PEYK_SEED").unwrap_or(1);
+    for round in 0.. {
         for backend in [Backend::Uring, Backend::Epoll] {
-            run(backend, seed, ops);
+            run(backend, first + round, ops);
         }
-        seed += 1;
-        if Instant::now() >= until {
+        then(round);
+        if Instant::now() >= until && round > 0 {
             return;
         }
     }
+}
+
+#[test]
+fn t11__random_operations_end_once_and_leave_nothing() {
+    let _alone = alone();
+    rounds(0, number("PEYK_STRESS_OPS").unwrap_or(6_000), |_| {});
+}
+
+extern "C" fn nothing(_: i32) {}
+
+/// The same, interrupted a thousand times a second.
+#[test]
+fn t72__random_operations_in_a_storm_of_signals() {
+    let _alone = alone();
+    let storm = |micros| {
+        let tick = libc::timeval { tv_sec: 0, tv_usec: micros };
+        let every = libc::itimerval { it_interval: tick, it_value: tick };
+        // SAFETY: `every` is readable for the call.
+        assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const every, std::ptr::null_mut()) }, 0);
+    };
+    // SAFETY: zero is a value for the record; the handler does nothing; calls are interrupted, not
+    // restarted.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as *const () as usize;
+        assert_eq!(libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()), 0);
+    }
+    storm(1000);
+    rounds(0, number("PEYK_STRESS_OPS").unwrap_or(6_000), |_| {});
+    storm(0);
+}
+
+/// Kilobytes of memory this process has.
+fn resident_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// However long it goes on, memory and descriptors stay what they were after the first rounds.
+#[test]
+fn t78__long_run_keeps_memory_and_descriptors_flat() {
+    let _alone = alone();
+    let mut settled = (0, 0);
+    let mut most = 0;
+    rounds(number("PEYK_STRESS_SECONDS").unwrap_or(0), 6_000, |round| {
+        let found = (resident_kb(), open_fds());
+        match round {
+            0..WARM_UP => settled = found,
+            _ => assert_eq!(found.1, settled.1, "descriptors after round {round}"),
+        }
+        most = found.0.max(most);
+        // The sanitizer keeps freed memory back for a while.
+        let slack = if std::env::var_os("ASAN_OPTIONS").is_some() { 128 << 10 } else { 32 << 10 };
+        assert!(found.0 <= settled.0 + slack, "{} KiB after round {round}, were {}", found.0, settled.0);
+    });
+    println!("{} KiB and {} descriptors when settled, {most} KiB at most", settled.0, settled.1);
 }

@@ -40,8 +40,8 @@ fn measure(effort: Effort, path: &PathBuf, findings: &mut Findings) -> Result<()
         return Ok(());
     }
     let cached = || std::fs::File::open(path).map(OwnedFd::from);
-    let mut rates: [Vec<f64>; 8] = Default::default();
-    let mut costs: [Vec<f64>; 2] = Default::default();
+    let mut rates: [Vec<f64>; 9] = Default::default();
+    let mut costs: [Vec<f64>; 3] = Default::default();
     let (time, uring, epoll) = (effort.time, Backend::Uring, Backend::Epoll);
     super::pin(0);
     for _ in 0..effort.rounds {
@@ -50,12 +50,15 @@ fn measure(effort: Effort, path: &PathBuf, findings: &mut Findings) -> Result<()
         costs[0].push((process::cpu_seconds() - before) / rates[0][rates[0].len() - 1]);
         rates[1].push(raw(direct()?, time)?);
         let before = process::cpu_seconds();
-        rates[2].push(queued(direct()?, time, uring, BATCH)?);
+        rates[2].push(queued(direct()?, time, uring, BATCH, false)?);
         costs[1].push((process::cpu_seconds() - before) / rates[2][rates[2].len() - 1]);
-        rates[3].push(queued(direct()?, time, epoll, BATCH)?);
+        rates[3].push(queued(direct()?, time, epoll, BATCH, false)?);
+        let before = process::cpu_seconds();
+        rates[8].push(queued(direct()?, time, uring, BATCH, true)?);
+        costs[2].push((process::cpu_seconds() - before) / rates[8][rates[8].len() - 1]);
         rates[4].push(plain(&cached()?, time)?);
-        rates[5].push(queued(cached()?, time, uring, DEPTH)?);
-        rates[6].push(queued(cached()?, time, epoll, DEPTH)?);
+        rates[5].push(queued(cached()?, time, uring, DEPTH, false)?);
+        rates[6].push(queued(cached()?, time, epoll, DEPTH, false)?);
         rates[7].push(on_tokio(&cached()?, time)?);
     }
     let case = "direct reads of 4 KiB, 8 at a time";
@@ -67,7 +70,10 @@ fn measure(effort: Effort, path: &PathBuf, findings: &mut Findings) -> Result<()
         &rates[1],
         "waits for 4 at a time, as the queue",
     );
-    findings.row(case, "kevent, io_uring", "reads/s", &rates[2], "");
+    let per_read =
+        |costs: &[f64]| format!("CPU {:.2} us/read", super::median(costs) / time.as_secs_f64() * 1e6);
+    findings.row(case, "kevent, io_uring", "reads/s", &rates[2], per_read(&costs[1]));
+    findings.row(case, "kevent, io_uring, registered buffers", "reads/s", &rates[8], per_read(&costs[2]));
     findings.row(case, "kevent, epoll", "reads/s", &rates[3], "by 4 threads");
     findings.bar(&format!("{case}, kevent / pread"), &rates[2], &rates[0], 3.5, true);
     findings.bar(&format!("{case}: CPU, kevent / pread"), &costs[1], &costs[0], 0.4, false);
@@ -107,13 +113,17 @@ fn raw(file: OwnedFd, time: Duration) -> Result<f64> {
     Ok(count as f64 / start.elapsed().as_secs_f64())
 }
 
-/// Keeps 8 reads under way and waits for `batch` of them.
-fn queued(file: OwnedFd, time: Duration, backend: Backend, batch: usize) -> Result<f64> {
+/// Keeps 8 reads under way and waits for `batch` of them. `known`: into buffers that
+/// the ring knows.
+fn queued(file: OwnedFd, time: Duration, backend: Backend, batch: usize, known: bool) -> Result<f64> {
     let mut queue = Queue::new(Config { backend, ..Config::default() })?;
     let source: Source = queue.adopt(file)?;
     queue.register(&source);
     let mut place = places();
     let mut free: Vec<IoBuf> = (0..DEPTH).map(|_| IoBuf::aligned(PIECE)).collect::<std::io::Result<_>>()?;
+    if known && !free.iter_mut().all(|buf| queue.register_buf(buf)) {
+        anyhow::bail!("the ring does not take the buffers: too little memory may be locked");
+    }
     let mut events = Events::with_capacity(64);
     let (mut flying, mut count) = (0u64, 0u64);
     let wait = Wait::forever().batch(batch as u32, Duration::from_millis(1));

@@ -62,44 +62,90 @@ fn is_there(program: &str) -> bool {
     std::env::split_paths(&path).chain(extra).any(|dir| dir.join(program).is_file())
 }
 
+/// A kind of load, and what is asked of the queue under it.
+struct Case {
+    name: &'static str,
+    size: usize,
+    connections: u32,
+    /// Each request has a connection of its own.
+    is_churn: bool,
+    rate_goal: f64,
+    cpu_goal: Option<f64>,
+}
+
+const CASES: [Case; 4] = [
+    Case {
+        name: "100 B",
+        size: 100,
+        connections: 64,
+        is_churn: false,
+        rate_goal: 1.25,
+        cpu_goal: Some(0.75),
+    },
+    Case {
+        name: "4 KiB",
+        size: 4096,
+        connections: 64,
+        is_churn: false,
+        rate_goal: 1.25,
+        cpu_goal: Some(0.75),
+    },
+    Case {
+        name: "1 MiB",
+        size: 1 << 20,
+        connections: 16,
+        is_churn: false,
+        rate_goal: 1.5,
+        cpu_goal: Some(0.6),
+    },
+    Case {
+        name: "100 B, a connection for each",
+        size: 100,
+        connections: 64,
+        is_churn: true,
+        rate_goal: 0.95,
+        cpu_goal: None,
+    },
+];
+
 fn measure(effort: Effort, folder: &Path, with_nginx: bool, findings: &mut Findings) -> Result<()> {
-    let cases = [
-        ("100 B", 100usize, 64, 1.25, 0.75),
-        ("4 KiB", 4096, 64, 1.25, 0.75),
-        ("1 MiB", 1 << 20, 16, 1.5, 0.6),
-    ];
-    for (name, size, connections, rate_goal, cpu_goal) in cases {
-        let file = format!("{size}.bin");
-        std::fs::write(folder.join(&file), vec![b'x'; size])?;
-        let (mut rates, mut cpus) = (vec![Vec::new(); SERVERS.len()], vec![Vec::new(); SERVERS.len()]);
+    for case in &CASES {
+        let file = format!("{}.bin", case.size);
+        std::fs::write(folder.join(&file), vec![b'x'; case.size])?;
+        let mut loads: [Vec<Load>; SERVERS.len()] = Default::default();
         for _ in 0..effort.rounds {
             for (at, server) in SERVERS.iter().enumerate() {
                 if at == 0 && !with_nginx {
                     continue;
                 }
                 let server = start(server, folder)?;
-                let (rate, cpu) = load(&server, &file, connections, effort.time.max(Duration::from_secs(1)))?;
-                rates[at].push(rate);
-                cpus[at].push(cpu);
+                loads[at].push(load(&server, &file, case, effort.time.max(Duration::from_secs(1)))?);
             }
         }
-        let case = format!("HTTP, files of {name}, {connections} connections");
-        for (at, server) in SERVERS.iter().enumerate() {
-            if !rates[at].is_empty() {
-                findings.row(&case, server, "requests/s", &rates[at], "");
-                findings.row(&case, server, "CPU us/request", &cpus[at], "");
-            }
-        }
-        findings.bar(
-            &format!("HTTP {name}: requests/s, kevent / nginx"),
-            &rates[1],
-            &rates[0],
-            rate_goal,
-            true,
-        );
-        findings.bar(&format!("HTTP {name}: CPU, kevent / nginx"), &cpus[1], &cpus[0], cpu_goal, false);
+        report(case, &loads, findings);
     }
     Ok(())
+}
+
+fn report(case: &Case, loads: &[Vec<Load>; SERVERS.len()], findings: &mut Findings) {
+    let title = format!("HTTP, files of {}, {} connections", case.name, case.connections);
+    let rates = loads.each_ref().map(|loads| loads.iter().map(|l| l.rate).collect::<Vec<_>>());
+    let costs = loads.each_ref().map(|loads| loads.iter().map(|l| l.cpu).collect::<Vec<_>>());
+    for (at, server) in SERVERS.iter().enumerate() {
+        if !rates[at].is_empty() {
+            let total: f64 = loads[at].iter().map(|l| l.requests).sum();
+            let note =
+                if case.is_churn { format!("{total:.0} connections, no error") } else { String::new() };
+            findings.row(&title, server, "requests/s", &rates[at], note);
+            findings.row(&title, server, "CPU us/request", &costs[at], "");
+        }
+    }
+    let name = case.name;
+    let rate = format!("HTTP {name}: requests/s, kevent / nginx");
+    findings.bar(&rate, &rates[1], &rates[0], case.rate_goal, true);
+    if let Some(goal) = case.cpu_goal {
+        findings.bar(&format!("HTTP {name}: CPU, kevent / nginx"), &costs[1], &costs[0], goal, false);
+    }
 }
 
 fn start(name: &str, folder: &Path) -> Result<Server> {
@@ -156,13 +202,23 @@ fn start_nginx(folder: &Path) -> Result<Server> {
     bail!("nginx did not start; try: nginx -t -c {}", path.display())
 }
 
-/// Requests a second, and CPU microseconds of the server for each.
-fn load(server: &Server, file: &str, connections: u32, time: Duration) -> Result<(f64, f64)> {
+/// What came of one load.
+struct Load {
+    /// Requests a second.
+    rate: f64,
+    /// CPU microseconds of the server for each.
+    cpu: f64,
+    requests: f64,
+}
+
+/// Loads a server for a while. An error that the client meets is one here.
+fn load(server: &Server, file: &str, case: &Case, time: Duration) -> Result<Load> {
     let before = cpu_of(server.worker)?;
     let output = Command::new("taskset")
         .args(["-c", "1", "wrk", "-t1"])
-        .arg(format!("-c{connections}"))
+        .arg(format!("-c{}", case.connections))
         .arg(format!("-d{}", time.as_secs().max(1)))
+        .args(if case.is_churn { &["-H", "Connection: close"][..] } else { &[] })
         .arg(format!("http://{}/{file}", server.addr))
         .output()
         .context("running taskset and wrk")?;
@@ -178,7 +234,7 @@ fn load(server: &Server, file: &str, connections: u32, time: Duration) -> Result
     }
     let total = text.lines().find(|l| l.contains(" requests in "));
     let total: f64 = total.and_then(|l| l.split_whitespace().next()?.parse().ok()).unwrap_or(f64::NAN);
-    Ok((rate, cpu * 1e6 / total))
+    Ok(Load { rate, cpu: cpu * 1e6 / total, requests: total })
 }
 
 /// CPU seconds of a process so far: from the scheduler, which counts nanoseconds.

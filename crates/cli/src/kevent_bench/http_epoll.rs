@@ -15,7 +15,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::sendfile::sendfile;
 use nix::sys::socket::{MsgFlags, send};
 
-use super::http_node::{head, parse};
+use super::http_node::{Request, heads, parse};
 
 /// Shorter files are read behind the head and sent by one call.
 const SMALL: u64 = 64 << 10;
@@ -25,7 +25,7 @@ const LISTENER: u64 = u64::MAX;
 struct Served {
     file: File,
     len: u64,
-    head: Bytes,
+    heads: [Bytes; 2],
 }
 
 struct Connection {
@@ -33,6 +33,8 @@ struct Connection {
     unread: Vec<u8>,
     /// The file under way, and what of it has left.
     sending: Option<(String, u64)>,
+    /// Over when that has left.
+    is_last: bool,
 }
 
 struct Server {
@@ -82,7 +84,8 @@ impl Server {
             });
             let edges = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
             self.epoll.add(&stream, EpollEvent::new(edges, at as u64))?;
-            self.connections[at] = Some(Connection { stream, unread: Vec::new(), sending: None });
+            self.connections[at] =
+                Some(Connection { stream, unread: Vec::new(), sending: None, is_last: false });
         }
         Ok(())
     }
@@ -106,9 +109,12 @@ impl Server {
                     Ok(()) => {}
                 }
             }
-            if let Some((len, path)) = parse(&connection.unread) {
-                connection.unread.drain(..len);
-                self.respond(connection, path)?;
+            if connection.is_last {
+                return Ok(false);
+            }
+            if let Some(request) = parse(&connection.unread) {
+                connection.unread.drain(..request.len);
+                self.respond(connection, request)?;
                 continue;
             }
             let mut piece = [0; 4096];
@@ -121,16 +127,19 @@ impl Server {
         }
     }
 
-    fn respond(&mut self, connection: &mut Connection, path: String) -> Result<()> {
+    fn respond(&mut self, connection: &mut Connection, request: Request) -> Result<()> {
+        let Request { path, is_last, .. } = request;
+        connection.is_last = is_last;
         if !self.files.contains_key(&path) {
             let file = File::open(self.folder.join(&path)).with_context(|| path.clone())?;
             let len = file.metadata()?.len();
-            self.files.insert(path.clone(), Served { file, len, head: head(len) });
+            self.files.insert(path.clone(), Served { file, len, heads: heads(len) });
         }
         let served = &self.files[&path];
-        let (fd, at) = (connection.stream.as_raw_fd(), served.head.len());
+        let head = &served.heads[usize::from(is_last)];
+        let (fd, at) = (connection.stream.as_raw_fd(), head.len());
         if served.len <= SMALL {
-            self.buf[..at].copy_from_slice(&served.head);
+            self.buf[..at].copy_from_slice(head);
             let end = at + served.len as usize;
             let body = &mut self.buf[at..end];
             nix::sys::uio::pread(&served.file, body, 0)?;
@@ -139,7 +148,7 @@ impl Server {
             return Ok(());
         }
         let more = MsgFlags::from_bits_retain(nix::libc::MSG_MORE);
-        send(fd, &served.head, MsgFlags::MSG_NOSIGNAL | more)?;
+        send(fd, head, MsgFlags::MSG_NOSIGNAL | more)?;
         connection.sending = Some((path, 0));
         Ok(())
     }

@@ -46,20 +46,37 @@ fn become_nginx(folder: &Path) -> anyhow::Error {
     Command::new("nginx").arg("-c").arg(folder.join("nginx.conf")).env("PATH", path).exec().into()
 }
 
-/// Length of the first request's head and its path, if it is complete.
-pub(super) fn parse(bytes: &[u8]) -> Option<(usize, String)> {
+/// The head of a request.
+pub(super) struct Request {
+    /// Its length.
+    pub(super) len: usize,
+    pub(super) path: String,
+    /// The connection ends after the response.
+    pub(super) is_last: bool,
+}
+
+/// The first request, if its head is complete.
+pub(super) fn parse(bytes: &[u8]) -> Option<Request> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
         Ok(httparse::Status::Complete(len)) => {
-            Some((len, request.path.unwrap_or("/").trim_start_matches('/').to_owned()))
+            let path = request.path.unwrap_or("/").trim_start_matches('/').to_owned();
+            let closes = |h: &httparse::Header<'_>| {
+                h.name.eq_ignore_ascii_case("connection") && h.value.eq_ignore_ascii_case(b"close")
+            };
+            let is_last = request.headers.iter().any(closes);
+            Some(Request { len, path, is_last })
         }
         _ => None,
     }
 }
 
-pub(super) fn head(len: u64) -> Bytes {
-    format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\nConnection: keep-alive\r\n\r\n").into()
+/// The head of a response; by whether it is the connection's last.
+pub(super) fn heads(len: u64) -> [Bytes; 2] {
+    ["keep-alive", "close"].map(|connection| {
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {len}\r\nConnection: {connection}\r\n\r\n").into()
+    })
 }
 
 struct Server {
@@ -68,7 +85,7 @@ struct Server {
     /// By token; 0 is the listener.
     connections: Vec<Option<(Source, Vec<u8>)>>,
     free: Vec<usize>,
-    files: HashMap<String, (Source, u64, Bytes)>,
+    files: HashMap<String, (Source, u64, [Bytes; 2])>,
 }
 
 impl Server {
@@ -111,9 +128,14 @@ impl Server {
                     bytes = &unread;
                 }
                 let mut used = 0;
-                while let Some((len, path)) = parse(&bytes[used..]) {
-                    used += len;
-                    self.respond(at, &source, &path)?;
+                while let Some(request) = parse(&bytes[used..]) {
+                    used += request.len;
+                    self.respond(at, &source, &request)?;
+                    if request.is_last {
+                        let close = Close { source, mode: CloseMode::Graceful };
+                        self.queue.submit(event.token, close).map_err(|r| r.why)?;
+                        return Ok(());
+                    }
                 }
                 let rest = bytes[used..].to_vec();
                 self.connections[at] = Some((source, rest));
@@ -131,20 +153,21 @@ impl Server {
         Ok(())
     }
 
-    fn respond(&mut self, at: usize, source: &Source, path: &str) -> Result<()> {
+    fn respond(&mut self, at: usize, source: &Source, request: &Request) -> Result<()> {
+        let path = request.path.as_str();
         if !self.files.contains_key(path) {
             let file = std::fs::File::open(self.folder.join(path)).with_context(|| path.to_owned())?;
             let file = self.queue.adopt(OwnedFd::from(file))?;
             let len = file.file_len()?;
-            self.files.insert(path.to_owned(), (file, len, head(len)));
+            self.files.insert(path.to_owned(), (file, len, heads(len)));
         }
-        let (file, len, head) = &self.files[path];
+        let (file, len, heads) = &self.files[path];
         let op = SendFile {
             source: source.clone(),
             file: file.clone(),
             offset: 0,
             len: *len,
-            head: head.clone().into(),
+            head: heads[usize::from(request.is_last)].clone().into(),
         };
         self.queue.submit(Token(at as u64), op).map_err(|r| r.why)?;
         Ok(())
@@ -162,10 +185,10 @@ fn on_tokio(listener: TcpListener, folder: &Path) -> Result<()> {
             continue;
         }
         let body = std::fs::read(entry.path())?;
-        let response = [&head(body.len() as u64)[..], &body].concat();
+        let response = heads(body.len() as u64).map(|head| [&head[..], &body].concat());
         files.insert(entry.file_name().to_string_lossy().into_owned(), response);
     }
-    let files: &'static HashMap<String, Vec<u8>> = Box::leak(Box::new(files));
+    let files: &'static HashMap<String, [Vec<u8>; 2]> = Box::leak(Box::new(files));
     listener.set_nonblocking(true)?;
     runtime.block_on(tokio::task::LocalSet::new().run_until(async move {
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -175,10 +198,11 @@ fn on_tokio(listener: TcpListener, folder: &Path) -> Result<()> {
             tokio::task::spawn_local(async move {
                 let mut unread = Vec::with_capacity(8192);
                 while let Ok(1..) = stream.read_buf(&mut unread).await {
-                    while let Some((len, path)) = parse(&unread) {
-                        unread.drain(..len);
-                        let Some(response) = files.get(&path) else { return };
-                        if stream.write_all(response).await.is_err() {
+                    while let Some(request) = parse(&unread) {
+                        unread.drain(..request.len);
+                        let Some(responses) = files.get(&request.path) else { return };
+                        let sent = stream.write_all(&responses[usize::from(request.is_last)]).await;
+                        if sent.is_err() || request.is_last {
                             return;
                         }
                     }

@@ -7,6 +7,7 @@
 //! leaks.
 
 mod blocks;
+mod bufs;
 mod files;
 mod ops;
 mod setup;
@@ -34,6 +35,7 @@ use crate::sys::addr::{decode, unspecified};
 use crate::sys::cmsg::RECV_ROOM;
 
 use blocks::Blocks;
+use bufs::Bufs;
 use files::Files;
 use setup::build;
 
@@ -78,6 +80,7 @@ pub(crate) struct Uring {
     blocks: Blocks,
     stream_blocks: Blocks,
     files: Files,
+    bufs: Bufs,
     /// Operations made of system calls that the kernel has.
     ios: usize,
     in_kernel: usize,
@@ -141,6 +144,7 @@ impl Uring {
         let blocks = register(&core.pool, GROUP)?;
         let stream_blocks = register(&core.stream_pool, STREAM_GROUP)?;
         let files = Files::register(&ring, config.registered);
+        let bufs = Bufs::register(&ring, config.registered_bufs);
         // Bounded and unbounded workers; kernels that cannot be told have a limit of their own.
         let _ = ring.submitter().register_iowq_max_workers(&mut [config.workers.max(1); 2]);
         let mut uring = Uring {
@@ -148,6 +152,7 @@ impl Uring {
             blocks,
             stream_blocks,
             files,
+            bufs,
             ios: 0,
             in_kernel: 0,
             idle: Vec::new(),

@@ -46,6 +46,13 @@ impl Core {
         id
     }
 
+    /// Takes in an operation that has ended already.
+    pub(crate) fn ended_at_once(&mut self, token: Token, what: What) -> OpId {
+        let id = self.ops.pass();
+        self.push(token, id, true, what);
+        id
+    }
+
     /// Puts a queued operation among those to run, if nothing holds it.
     pub(crate) fn start(&mut self, id: OpId) {
         let Some(io) = self.io(id) else { return };

@@ -13,6 +13,7 @@ use crate::op::sealed::Sealed;
 use crate::op::socket::step;
 use crate::op::transfer::{Emptying, Filling};
 use crate::op::{Refusal, Rejected, Step, refuse};
+use crate::queue::Queue;
 use crate::source::{Kind, Source};
 use crate::sys::own;
 
@@ -131,7 +132,7 @@ impl Machine for Read {
         if self.inline {
             return Call::ReadNow { fd, at, len, offset };
         }
-        Call::Read { fd, at, len, offset }
+        Call::Read { fd, at, len, offset, known: self.into.known() }
     }
 
     fn advance(&mut self, source: &Source, _: &mut Scratch, outcome: Outcome) -> Verdict {
@@ -232,21 +233,69 @@ fn in_range(offset: u64, len: usize) -> bool {
     offset.checked_add(len as u64).is_some_and(|end| end <= i64::MAX as u64)
 }
 
+/// Whether an attempt that does not wait promises to bring something.
+fn may_read_inline(source: &Source, buf: &IoBuf) -> bool {
+    source.0.cold.get() == 0 && buf.len() <= INLINE_MAX && source.kind() == (Kind::File { align: 0 })
+}
+
 fn read_of(source: &Source, buf: IoBuf, offset: u64) -> Read {
-    let cold = source.0.cold.get();
-    source.0.cold.set(cold.saturating_sub(1));
-    let inline = cold == 0 && buf.len() <= INLINE_MAX && source.kind() == (Kind::File { align: 0 });
+    let inline = may_read_inline(source, &buf);
+    source.0.cold.set(source.0.cold.get().saturating_sub(1));
     Read { into: Filling::new(buf), offset, inline }
 }
 
-step!(
-    ReadAt,
-    |op| is_aligned(&op.source, &op.buf, op.offset)
-        && in_range(op.offset, op.buf.len())
-        && !op.buf.is_empty_memory(),
-    false,
-    Work::Read(read_of(&op.source, op.buf, op.offset))
-);
+impl ReadAt {
+    fn is_valid(&self) -> bool {
+        is_aligned(&self.source, &self.buf, self.offset)
+            && in_range(self.offset, self.buf.len())
+            && !self.buf.is_empty_memory()
+    }
+}
+
+impl Sealed for ReadAt {}
+impl Step for ReadAt {
+    /// Reads what is in the page cache, as `Read` would, but without becoming an operation in flight:
+    /// that costs as much again as the read itself.
+    fn at_once(&mut self, queue: &mut Queue) -> Option<What> {
+        let core = queue.core();
+        let source = &self.source;
+        if core.force_async
+            || !may_read_inline(source, &self.buf)
+            || refuse(source, self.is_valid()).is_some()
+        {
+            return None;
+        }
+        let (fd, len) = (source.raw(), self.buf.len());
+        let mut done = 0;
+        while done < len {
+            let (rest, offset) = (&mut self.buf[done..], self.offset + done as u64);
+            let call = Call::ReadNow { fd, at: rest.as_mut_ptr(), len: rest.len(), offset };
+            match call.perform() {
+                0 => break,
+                count @ 1.. => done += count as usize,
+                error if error == -i64::from(libc::EINTR) => {}
+                error => {
+                    if [libc::EAGAIN, libc::EOPNOTSUPP].map(|errno| -i64::from(errno)).contains(&error) {
+                        // One more than `read_of` is about to count.
+                        source.0.cold.set(COLD + 1);
+                    }
+                    return None;
+                }
+            }
+        }
+        core.stats.inline_reads += u64::from(done > 0);
+        Some(What::Read { bytes: done, buf: std::mem::take(&mut self.buf) })
+    }
+
+    fn prepare(self, io: &mut Io) -> Result<(), Rejected<ReadAt>> {
+        if let Some(why) = refuse(&self.source, self.is_valid()) {
+            return Err(Rejected { op: self, why });
+        }
+        let work = Work::Read(read_of(&self.source, self.buf, self.offset));
+        io.fill(self.source, false, work);
+        Ok(())
+    }
+}
 step!(
     WriteAt,
     |op| is_data_aligned(&op.source, &op.data, op.offset) && in_range(op.offset, op.data.len()),

@@ -20,8 +20,10 @@ use crate::source::{Kind, Source};
 
 /// Up to this length one read and one send are cheaper than `sendfile`.
 const SMALL: u64 = 64 << 10;
-/// Bytes of one `sendfile` call, or of one read of what is not in memory.
-const SLICE: u64 = 256 << 10;
+/// Bytes of one `sendfile` call: of 64 KiB, 256 KiB and 1 MiB the last costs least.
+const SLICE: u64 = 1 << 20;
+/// Bytes of one read of what is not in memory, and between two places where that is found out.
+const READ: u64 = 256 << 10;
 /// Buffers kept for the next operation.
 const SPARE: usize = 16;
 
@@ -57,7 +59,7 @@ enum Phase {
     Read { now: bool },
     /// Sending the buffer.
     Send,
-    /// Is the next slice in memory?
+    /// Is the next slice in memory? Asked piece by piece, so that a call meets no gap it would wait for.
     Probe,
     /// Sending the slice by sendfile.
     File,
@@ -76,7 +78,7 @@ pub(crate) struct Sendfile {
     /// Bytes of the buffer that are filled, and that have left.
     filled: usize,
     sent: usize,
-    /// End of the slice under way, as an offset.
+    /// End of the slice under way, or of what of the next one is in memory; as an offset.
     slice_end: u64,
     /// The file ended early.
     short: bool,
@@ -120,8 +122,15 @@ impl Sendfile {
         }
     }
 
-    fn slice(&self) -> u64 {
-        self.left.min(SLICE)
+    /// Bytes to be read at once.
+    fn piece(&self) -> u64 {
+        self.left.min(READ)
+    }
+
+    /// End of the next piece that may be in memory.
+    fn probe_end(&self) -> u64 {
+        let known = self.slice_end.max(self.offset);
+        known + READ.min(self.offset + self.left - known)
     }
 
     /// Bytes of this filling of the buffer.
@@ -165,6 +174,21 @@ impl Sendfile {
             Err(errno) => return Verdict::Fail(errno),
         }
         self.go_on()
+    }
+
+    fn on_probe(&mut self, outcome: &Outcome) {
+        match outcome.number() {
+            Err(libc::EAGAIN) if self.slice_end > self.offset => self.phase = Phase::File,
+            Err(libc::EAGAIN) => self.phase = Phase::Read { now: false },
+            found => {
+                self.slice_end = self.probe_end();
+                let is_enough = self.slice_end - self.offset >= SLICE.min(self.left);
+                // A file that ends too early, or does not know the attempt, says so by itself.
+                if is_enough || !matches!(found, Ok(1..)) {
+                    self.phase = Phase::File;
+                }
+            }
+        }
     }
 
     fn on_file(&mut self, outcome: &Outcome) -> Verdict {
@@ -214,15 +238,15 @@ impl Machine for Sendfile {
         let (out, file) = (source.raw(), self.file.raw());
         match self.phase {
             Phase::Read { now } => {
-                if self.filled == 0 && self.buf.len() < self.slice() as usize {
-                    self.buf = vec![0; self.slice() as usize].into();
+                if self.filled == 0 && self.buf.len() < self.piece() as usize {
+                    self.buf = vec![0; self.piece() as usize].into();
                 }
                 let (wanted, offset) = (self.wanted(), self.offset);
                 let rest = &mut self.buf[self.filled..wanted];
                 let (at, len) = (rest.as_mut_ptr(), rest.len());
                 match now {
                     true => Call::ReadNow { fd: file, at, len, offset },
-                    false => Call::Read { fd: file, at, len, offset },
+                    false => Call::Read { fd: file, at, len, offset, known: None },
                 }
             }
             Phase::Send => {
@@ -231,9 +255,8 @@ impl Machine for Sendfile {
                 Call::SendNow { fd: out, at: rest.as_ptr(), len: rest.len(), more }
             }
             Phase::Probe => {
-                self.slice_end = self.offset + self.slice();
                 let at = scratch.small.as_mut_ptr();
-                Call::ReadNow { fd: file, at, len: 1, offset: self.slice_end.saturating_sub(1) }
+                Call::ReadNow { fd: file, at, len: 1, offset: self.probe_end().saturating_sub(1) }
             }
             Phase::File => {
                 source.refuse_to_wait();
@@ -249,11 +272,7 @@ impl Machine for Sendfile {
             Phase::Send => self.on_send(&outcome),
             Phase::File => self.on_file(&outcome),
             Phase::Probe => {
-                self.phase = match outcome.number() {
-                    Err(libc::EAGAIN) => Phase::Read { now: false },
-                    // A file that ends too early, or does not know the attempt, says so by itself.
-                    _ => Phase::File,
-                };
+                self.on_probe(&outcome);
                 Verdict::Again
             }
         }

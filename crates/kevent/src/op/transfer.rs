@@ -1,7 +1,7 @@
 //! Memory that several calls fill or empty, and how far they got: what reads and receives have in
 //! common, and what writes and sends have.
 
-use crate::buf::{Data, IoBuf};
+use crate::buf::{Data, IoBuf, Registration};
 use crate::event::{Operands, What};
 
 /// Slices handed to the kernel at once.
@@ -27,6 +27,11 @@ impl Filling {
 
     pub(crate) fn done(&self) -> usize {
         self.done
+    }
+
+    /// Whether a ring knows the buffer.
+    pub(crate) fn known(&self) -> Option<Registration> {
+        self.buf.registration()
     }
 
     /// Notes what a call brought; true if there is room for more.

@@ -21,6 +21,13 @@ pub fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How often to do something: `usual`, or, if `PEYK_LONG=n` asks for the long way, the `n`th part of
+/// `long`. Each such part takes minutes at most, so the whole can be had in slices.
+pub fn times(usual: u64, long: u64) -> u64 {
+    let parts = std::env::var("PEYK_LONG").ok().map(|parts| parts.parse().unwrap_or(1));
+    parts.map_or(usual, |parts: u64| long / parts.max(1))
+}
+
 /// On both backends, in all four timings.
 pub fn on_both(test: impl Fn(Backend)) {
     for timing in Timing::ALL {

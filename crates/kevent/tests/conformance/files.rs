@@ -9,7 +9,7 @@ use peyk_kevent::{
     Source, Token, What, WriteAt,
 };
 
-use crate::common::{Bench, Scratch, in_child, on_both, pattern};
+use crate::common::{Bench, Scratch, in_child, on_both, pattern, times};
 use crate::device::{GOOD, LEN, Mounted, SLOWNESS};
 use crate::peer::Timing;
 
@@ -220,7 +220,7 @@ fn t55__sendfile_of_all_sizes_with_a_head() {
             }
         }
         let big = scratch.0.join("sparse");
-        let size = if std::env::var_os("PEYK_LONG").is_some() { 5u64 << 30 } else { 200 << 20 };
+        let size = times(200 << 20, 5 << 30);
         std::fs::File::create(&big).unwrap().set_len(size).unwrap();
         let (what, got) = send_file(&mut bench, &big, 0, size, "");
         assert!(matches!(what, What::FileSent { bytes, .. } if bytes == size), "{what:?}");
@@ -401,5 +401,46 @@ fn files__are_opened_written_synced_and_read() {
         assert_eq!(std::fs::read(&path).unwrap()[10..], expected);
         let inline = bench.q.stats().inline_reads;
         assert_eq!(inline > 0, Timing::now() != Timing::Async, "{:?}", bench.q.stats());
+    });
+}
+
+#[test]
+fn registered_buffer__is_read_into_like_any_other() {
+    on_both(|backend| {
+        let scratch = Scratch::new(&format!("registered-{backend:?}"));
+        let mut bench = Bench::with(Config { backend, registered_bufs: 2, ..Config::default() });
+        let content = pattern(100_000, 1);
+        let file = bench.file(&scratch.file("data", &content));
+        let uring = backend == Backend::Uring;
+        let mut bufs: Vec<IoBuf> = (0..3).map(|_| IoBuf::aligned(20_000).unwrap()).collect();
+        let known: Vec<bool> = bufs.iter_mut().map(|buf| bench.q.register_buf(buf)).collect();
+        assert_eq!(known, [uring, uring, false], "two places");
+        assert_eq!(bench.q.register_buf(&mut bufs[0]), uring, "again is no second place");
+        assert!(!bench.q.register_buf(&mut vec![0; 100].into()), "no pages of its own");
+        // Another queue does not take the places for its own.
+        let mut other = Bench::new(backend);
+        let others = other.file(&scratch.0.join("data"));
+        for round in 0..6 {
+            let mut buf = bufs.remove(0);
+            buf.set_len(20_000 - round);
+            buf.fill(0);
+            let offset = round as u64 * 10_000;
+            let (bench, file) = if round < 3 { (&mut bench, &file) } else { (&mut other, &others) };
+            let id = bench.submit(0, ReadAt { source: file.clone(), buf, offset });
+            let What::Read { bytes, mut buf } = bench.next_of(id) else { panic!("no read") };
+            assert_eq!(bytes, 20_000 - round);
+            assert!(buf[..bytes] == content[offset as usize..][..bytes], "{round}");
+            buf.set_len(buf.capacity());
+            bufs.push(buf);
+        }
+        // A place that was given up is another's.
+        bench.q.forget_buf(&mut bufs[0]);
+        assert_eq!(bench.q.register_buf(&mut bufs[2]), uring);
+        assert!(!bench.q.register_buf(&mut bufs[0]));
+        // A buffer may go while its place stays.
+        let gone = bufs.remove(1);
+        drop(gone);
+        let id = bench.submit(0, ReadAt { source: file, buf: bufs.remove(1), offset: 0 });
+        assert!(matches!(bench.next_of(id), What::Read { bytes: 20_000, buf } if *buf == content[..20_000]));
     });
 }

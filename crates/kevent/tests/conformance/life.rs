@@ -10,7 +10,7 @@ use peyk_kevent::{
 };
 
 use crate::common::{
-    Bench, PATIENCE, Scratch, alone, in_child, in_child_with, on_both, open_fds, pattern, settled_fds,
+    Bench, PATIENCE, Scratch, alone, in_child, in_child_with, on_both, open_fds, pattern, settled_fds, times,
 };
 
 #[test]
@@ -164,16 +164,38 @@ fn t18__cancelled_receive_gives_its_block_back() {
         let config = Config { backend, stream_blocks: 4, ..Config::default() };
         let mut bench = Bench::with(config);
         let (ours, mut theirs) = bench.pair();
-        for _ in 0..50 {
-            let id = bench.submit(0, Recv { source: ours.clone(), mode: Mode::Once });
+        // Many more than there are blocks; at every other one, data races with the cancellation.
+        let (mut sent, mut got) = (0, 0);
+        for round in 0..50 {
+            let mode = if round % 4 < 2 { Mode::Once } else { Mode::Stream };
+            let id = bench.submit(0, Recv { source: ours.clone(), mode });
             bench.q.wait(&mut bench.events, Wait::now()).unwrap();
+            if round % 2 == 0 {
+                theirs.write_all(&[1; 100]).unwrap();
+                sent += 100;
+            }
             bench.q.cancel(id);
-            bench.last_of(id);
+            loop {
+                let event = bench.next();
+                assert_eq!(event.id, Some(id));
+                if let What::Data(buf) = &event.what {
+                    got += buf.len();
+                }
+                if event.last {
+                    break;
+                }
+            }
         }
         assert_eq!(bench.q.leased_blocks(), 0);
         let id = bench.recv_stream(0, &ours);
         theirs.write_all(&[1; 100]).unwrap();
-        assert!(matches!(bench.next_of(id), What::Data(_)));
+        while got < sent + 100 {
+            match bench.next_of(id) {
+                What::Data(buf) => got += buf.len(),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((got, bench.q.leased_blocks()), (sent + 100, 0));
     });
 }
 
@@ -289,6 +311,21 @@ fn t23__wait_for_a_batch_or_a_window_or_a_deadline() {
         }
         assert_eq!(events.len(), 4);
     });
+    // No more at a time than the queue is told; the rest is there for the next wait.
+    on_both(|backend| {
+        let mut bench = Bench::with(Config { backend, max_events: 3, ..Config::default() });
+        for token in 0..8 {
+            bench.q.submit(Token(token), Timer { at: When::In(Duration::ZERO), every: None }).unwrap();
+        }
+        let (mut events, mut seen) = (Events::default(), 0);
+        while seen < 8 {
+            let count =
+                bench.q.wait(&mut events, Wait::until(Instant::now() + PATIENCE).batch(8, PATIENCE)).unwrap();
+            assert!((1..=3).contains(&count), "{count}");
+            seen += events.drain().count();
+        }
+        assert_eq!((seen, bench.q.in_flight()), (8, 0));
+    });
 }
 
 #[test]
@@ -348,7 +385,7 @@ fn t25__shutdown_past_its_deadline_leaks_and_says_so() {
 fn t26__drop_under_traffic_touches_no_freed_memory() {
     let _alone = alone();
     on_both(|backend| {
-        let rounds = std::env::var("PEYK_DROPS").ok().and_then(|n| n.parse().ok()).unwrap_or(16);
+        let rounds = times(16, 500);
         for round in 0..rounds {
             let mut bench = Bench::new(backend);
             let (ours, mut theirs) = bench.pair();

@@ -12,7 +12,7 @@ use peyk_kevent::{
     Backend, Config, Deliver, Events, Message, Mode, PostError, Recv, Spin, Token, Wait, What,
 };
 
-use crate::common::{Bench, PATIENCE, alone, on_both};
+use crate::common::{Bench, PATIENCE, alone, on_both, on_both_once, times};
 
 fn message(producer: u64, number: u64) -> Message {
     Message { token: Token(producer), kind: 1, arg: number, body: None }
@@ -32,8 +32,8 @@ fn post(handle: &peyk_kevent::Handle, mut message: Message) {
 #[test]
 fn t63__messages_of_each_producer_arrive_in_order() {
     let _alone = alone();
-    on_both(|backend| {
-        let count: u64 = if std::env::var_os("PEYK_LONG").is_some() { 1_000_000 } else { 30_000 };
+    on_both_once(|backend| {
+        let count = times(30_000, 1_000_000);
         let mut bench = Bench::new(backend);
         std::thread::scope(|scope| {
             for producer in 0..8 {
@@ -59,8 +59,8 @@ fn t63__messages_of_each_producer_arrive_in_order() {
 #[test]
 fn t64__no_wake_up_is_lost_at_the_brink_of_sleep() {
     let _alone = alone();
-    on_both(|backend| {
-        let rounds: u64 = if std::env::var_os("PEYK_LONG").is_some() { 10_000_000 } else { 20_000 };
+    on_both_once(|backend| {
+        let rounds = times(20_000, 10_000_000);
         let mut a = Bench::new(backend);
         let to_a = a.q.handle();
         // Strictly in turns: one message lost, and both sleep for ever.

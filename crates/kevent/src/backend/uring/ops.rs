@@ -6,6 +6,7 @@ use io_uring::{cqueue, squeue};
 
 use crate::backend::QUOTA;
 use crate::backend::uring::{IO, STREAM_GROUP, Uring, user_data};
+use crate::buf::IoBuf;
 use crate::call::{Call, Class};
 use crate::core::{Core, Flow};
 use crate::io::{Outcome, Place, Verdict, Work};
@@ -57,7 +58,12 @@ impl Uring {
     }
 
     fn hand_over(&mut self, core: &mut Core, id: OpId, call: &Call, fixed: Option<u32>) {
-        let Some(entry) = call.entry(fixed, STREAM_GROUP) else {
+        let known = match call {
+            Call::Read { known, .. } => self.bufs.place(*known),
+            _ => None,
+        };
+        let known = known.and_then(|index| call.known_entry(fixed, index));
+        let Some(entry) = known.or_else(|| call.entry(fixed, STREAM_GROUP)) else {
             core.apply(id, Verdict::Fail(libc::EOPNOTSUPP));
             return;
         };
@@ -168,6 +174,15 @@ impl Uring {
     /// Makes a source known to the ring.
     pub(crate) fn register(&mut self, source: &Source) -> bool {
         self.files.add(&self.ring, source)
+    }
+
+    /// Makes a buffer known to the ring.
+    pub(crate) fn register_buf(&mut self, buf: &mut IoBuf) -> bool {
+        self.bufs.add(&self.ring, buf)
+    }
+
+    pub(crate) fn forget_buf(&mut self, buf: &mut IoBuf) {
+        self.bufs.remove(&self.ring, buf);
     }
 
     pub(crate) fn forget(&mut self, source: &Source) {
