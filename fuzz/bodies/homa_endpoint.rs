@@ -264,13 +264,15 @@ impl World {
 
     fn report(&mut self, input: &mut Input<'_>) {
         let remote = input.path().remote;
-        let why = match input.byte() % 4 {
+        let how = input.byte();
+        let why = match how % 4 {
             0 => Unreachable::Port { homa_port: None },
             1 => Unreachable::Port { homa_port: Some(PORT) },
             2 => Unreachable::Protocol,
             _ => Unreachable::Host,
         };
-        self.endpoint.handle_unreachable(self.now, remote, why);
+        let id = self.ids.get(usize::from(how >> 3)).filter(|_| how & 4 != 0).map(|rpc| rpc.0);
+        self.endpoint.handle_unreachable(self.now, remote, why, id);
     }
 
     fn open_or_close(&mut self, input: &mut Input<'_>) {

@@ -206,6 +206,13 @@ impl core::ops::IndexMut<u32> for Slab {
     }
 }
 
+/// Whether a request of ours was made after that with the id `other`. Ids of other endpoints, and of others' requests, have
+/// no order with ours.
+pub(crate) fn is_later(id: u64, other: u64) -> bool {
+    let maker = |id: u64| (crate::RpcId(id).shard(), id & 1);
+    maker(id) == maker(other) && id > other
+}
+
 /// Finds RPCs by what packets say. Keyed hashes: ids of requests are chosen by others. Nothing
 /// iterates over these maps, so their order does not matter.
 #[derive(Debug)]

@@ -165,7 +165,14 @@ pub struct SocketError {
     pub remote: Option<SocketAddr>,
     /// What happened to it.
     pub why: Why,
+    /// How the datagram began: what the report quotes of it, the rest zeros.
+    pub quote: [u8; QUOTE],
+    /// Bytes quoted, at most [`QUOTE`]; none if the report quotes no payload.
+    pub quoted: usize,
 }
+
+/// Most bytes of a datagram at fault that are kept.
+pub const QUOTE: usize = 32;
 
 /// Reasons for not delivering a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

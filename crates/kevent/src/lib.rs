@@ -60,7 +60,7 @@ pub use caps::{Attempt, BackendKind, Caps, Kernel};
 pub use chain::{CHAIN_MAX, Chain};
 pub use config::{Backend, Config, Spin, Wait};
 pub use core::Stats;
-pub use event::{Event, Events, Operands, SendfileHow, SocketError, What, Why, ZeroCopy};
+pub use event::{Event, Events, Operands, QUOTE, SendfileHow, SocketError, What, Why, ZeroCopy};
 pub use handle::{Handle, Message, PostError};
 pub use op::datagram::{RecvMsg, SendMsg};
 pub use op::deliver::Deliver;

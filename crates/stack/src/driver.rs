@@ -143,6 +143,8 @@ pub enum Received<'a> {
         remote: SocketAddr,
         /// What was reported.
         why: Unreachable,
+        /// The RPC that the packet was of, by our id for it, if the report quotes as much.
+        id: Option<u64>,
     },
 }
 

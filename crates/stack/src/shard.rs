@@ -219,7 +219,9 @@ impl Shard {
                         endpoint.handle_packet(*now, path, data);
                     }
                 }
-                Received::Unreachable { remote, why } => endpoint.handle_unreachable(*now, remote, why),
+                Received::Unreachable { remote, why, id } => {
+                    endpoint.handle_unreachable(*now, remote, why, id);
+                }
             }
         });
         if woke {

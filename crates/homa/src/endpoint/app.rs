@@ -206,8 +206,15 @@ impl Endpoint {
     /// The network reported that packets of ours did not reach `remote`. Requests of ours
     /// concerned fail; requests of its clients are forgotten.
     ///
-    /// Reports are heeded at a limited rate: anybody can forge them.
-    pub fn handle_unreachable(&mut self, now: Instant, remote: SocketAddr, why: Unreachable) {
+    /// If the report says that the packet was of the RPC with the id `id`, later requests are not concerned: whatever was
+    /// missing then may be there now. Reports are heeded at a limited rate: anybody can forge them.
+    pub fn handle_unreachable(
+        &mut self,
+        now: Instant,
+        remote: SocketAddr,
+        why: Unreachable,
+        id: Option<u64>,
+    ) {
         let remote = normalized_address(remote);
         let is_concerned = |peer: &crate::peer::Peer| peer.path.remote == remote && peer.rpcs > 0;
         let concerned: Vec<u32> =
@@ -228,10 +235,10 @@ impl Endpoint {
             if !concerned.contains(&rpc.peer) || port.is_some_and(|port| port != rpc.peer_port) {
                 continue;
             }
-            if rpc.is_client() {
-                self.fail(slot, error);
-            } else {
+            if !rpc.is_client() {
                 self.cancel_server(now, slot);
+            } else if !id.is_some_and(|id| crate::rpc::is_later(rpc.id, id)) {
+                self.fail(slot, error);
             }
         }
     }

@@ -223,7 +223,7 @@ fn unsupported_protocol_at_the_peer_is_its_own_error() {
     let mut lab = Lab::new();
     lab.request(pattern(10));
     let remote = Lab::path(0).remote;
-    lab.endpoint.handle_unreachable(lab.now, remote, peyk_homa::Unreachable::Protocol);
+    lab.endpoint.handle_unreachable(lab.now, remote, peyk_homa::Unreachable::Protocol, None);
     lab.drain();
     assert_eq!(lab.take_failure(), RpcError::ProtocolUnreachable);
 }

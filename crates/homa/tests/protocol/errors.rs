@@ -43,16 +43,37 @@ fn port_unreachable_ends_rpcs_with_that_port() {
     let remote = Lab::path(0).remote;
     lab.request(pattern(10));
     let why = |homa_port| Unreachable::Port { homa_port };
-    lab.endpoint.handle_unreachable(lab.now, remote, why(Some(98)));
+    lab.endpoint.handle_unreachable(lab.now, remote, why(Some(98)), None);
     lab.drain();
     assert!(lab.events.is_empty(), "another port");
-    lab.endpoint.handle_unreachable(lab.now, remote, why(Some(PORT)));
+    lab.endpoint.handle_unreachable(lab.now, remote, why(Some(PORT)), None);
     lab.drain();
     assert_eq!(lab.take_failure(), RpcError::NoSocket);
     lab.request(pattern(10));
-    lab.endpoint.handle_unreachable(lab.now, remote, why(None));
+    lab.endpoint.handle_unreachable(lab.now, remote, why(None), None);
     lab.drain();
     assert_eq!(lab.take_failure(), RpcError::NoSocket, "all ports");
+}
+
+#[test]
+fn report_about_an_earlier_request_does_not_end_a_later_one() {
+    let mut lab = Lab::new();
+    let remote = Lab::path(0).remote;
+    let (early, _) = lab.request(pattern(10));
+    let (late, _) = lab.request(pattern(10));
+    let report = |lab: &mut Lab, id| {
+        let why = Unreachable::Port { homa_port: None };
+        lab.endpoint.handle_unreachable(lab.now, remote, why, Some(id));
+        lab.drain();
+    };
+    report(&mut lab, early.0);
+    assert_eq!(lab.take_failure(), RpcError::NoSocket);
+    assert_eq!(lab.endpoint.rpc_count(), 1);
+    report(&mut lab, early.0);
+    assert_eq!(lab.endpoint.rpc_count(), 1, "it is not concerned, however often");
+    // A packet of a reply of ours, or of another endpoint of this host, says nothing about when.
+    report(&mut lab, late.0 & !0xffff | 1);
+    assert_eq!(lab.take_failure(), RpcError::NoSocket);
 }
 
 #[test]
@@ -67,7 +88,7 @@ fn host_and_protocol_unreachable_end_all_rpcs_with_the_host() {
         let other = peyk_homa::PeerAddr { path: Lab::path(1), port: PORT };
         let message = (&b"x"[..]).into();
         lab.endpoint.send_request(lab.now, lab.client, other, message, Default::default()).unwrap();
-        lab.endpoint.handle_unreachable(lab.now, Lab::path(0).remote, why);
+        lab.endpoint.handle_unreachable(lab.now, Lab::path(0).remote, why, None);
         lab.drain();
         assert_eq!(lab.events.len(), 2);
         for event in lab.events.drain(..) {
@@ -81,7 +102,7 @@ fn host_and_protocol_unreachable_end_all_rpcs_with_the_host() {
 fn unreachability_of_strangers_is_ignored() {
     let mut lab = Lab::new();
     lab.request(pattern(10));
-    lab.endpoint.handle_unreachable(lab.now, Lab::path(9).remote, Unreachable::Host);
+    lab.endpoint.handle_unreachable(lab.now, Lab::path(9).remote, Unreachable::Host, None);
     lab.drain();
     assert!(lab.events.is_empty());
 }

@@ -203,7 +203,7 @@ fn unreachable_client_ends_it() {
     let mut lab = Lab::new();
     let rpc = lab.in_service(ID, b"work");
     let remote = Lab::path(0).remote;
-    lab.endpoint.handle_unreachable(lab.now, remote, peyk_homa::Unreachable::Host);
+    lab.endpoint.handle_unreachable(lab.now, remote, peyk_homa::Unreachable::Host, None);
     lab.drain();
     assert!(matches!(lab.events[..], [Event::Cancelled { .. }]));
     assert!(!lab.endpoint.is_waiting(rpc));

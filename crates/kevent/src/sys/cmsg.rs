@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::event::{SocketError, Why};
+use crate::event::{QUOTE, SocketError, Why};
 use crate::sys::addr::{array, decode};
 
 const WORD: usize = size_of::<usize>();
@@ -144,7 +144,8 @@ pub(crate) fn socket_error(name: &[u8], control: &[u8]) -> Option<SocketError> {
     let errno = u32::from_ne_bytes(array(entry.data, 0)?) as i32;
     let [origin, kind, code, _] = array(entry.data, 4)?;
     let info = u32::from_ne_bytes(array(entry.data, 8)?);
-    Some(SocketError { remote: decode(name), why: explain(origin, kind, code, errno, info) })
+    let why = explain(origin, kind, code, errno, info);
+    Some(SocketError { remote: decode(name), why, quote: [0; QUOTE], quoted: 0 })
 }
 
 fn explain(origin: u8, kind: u8, code: u8, errno: i32, info: u32) -> Why {

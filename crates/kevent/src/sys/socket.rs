@@ -5,7 +5,7 @@ use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
-use crate::event::SocketError;
+use crate::event::{QUOTE, SocketError};
 use crate::pool::{CONTROL_AT, MULTISHOT_HEAD, PAYLOAD, Pool};
 use crate::sys::addr::{ADDR_LEN, decode, encode, unspecified};
 use crate::sys::cmsg::{RECV_ROOM, socket_error};
@@ -188,17 +188,22 @@ pub(crate) fn receive_single(fd: RawFd, remote: SocketAddr, pool: &Pool, block: 
 pub(crate) fn receive_error(fd: RawFd) -> io::Result<Option<Option<SocketError>>> {
     let mut name = [0u8; ADDR_LEN];
     let mut control = [0u8; 256];
+    let mut quote = [0u8; QUOTE];
+    let mut slice = libc::iovec { iov_base: quote.as_mut_ptr().cast(), iov_len: quote.len() };
     let mut message = empty_message();
+    message.msg_iov = &raw mut slice;
+    message.msg_iovlen = 1;
     message.msg_name = name.as_mut_ptr().cast();
     message.msg_namelen = ADDR_LEN as u32;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = control.len();
-    // SAFETY: name and control live in this frame; no payload is asked for.
+    // SAFETY: name, control, slice and what it leads to live in this frame.
     let result = unsafe { recvmsg(fd, &raw mut message, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
     match check_size(result) {
-        Ok(_) => {
+        Ok(len) => {
             let name = &name[..(message.msg_namelen as usize).min(ADDR_LEN)];
-            Ok(Some(socket_error(name, &control[..message.msg_controllen.min(control.len())])))
+            let report = socket_error(name, &control[..message.msg_controllen.min(control.len())]);
+            Ok(Some(report.map(|report| SocketError { quote, quoted: len.min(QUOTE), ..report })))
         }
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
         Err(e) => Err(e),

@@ -95,7 +95,7 @@ pub struct UdpDriver {
     /// Trains in the completion queue.
     backlog: usize,
     routes: HashMap<IpAddr, (u32, Instant)>,
-    reports: Vec<(SocketAddr, Unreachable)>,
+    reports: Vec<(SocketAddr, Unreachable, Option<u64>)>,
     /// Polls since the first of them was found.
     held: u32,
     /// The latest of those polls, without packets.
@@ -376,7 +376,7 @@ impl UdpDriver {
             libc::EPERM | libc::EACCES => self.stats.dropped_prohibited += packets,
             libc::EHOSTUNREACH | libc::EHOSTDOWN | libc::ENETUNREACH | libc::ENETDOWN => {
                 self.stats.dropped_unreachable += packets;
-                self.report(canonical(train.to()), Unreachable::Host);
+                self.report(canonical(train.to()), Unreachable::Host, None);
             }
             _ => self.stats.dropped_other += packets,
         }
@@ -400,19 +400,25 @@ impl UdpDriver {
         singles.drain(at..).for_each(|t| self.enqueue(local, source, t));
     }
 
-    fn report(&mut self, remote: SocketAddr, why: Unreachable) {
+    /// Of several about the same, the one that concerns most is kept: no id is all, a late one more than an early one.
+    fn report(&mut self, remote: SocketAddr, why: Unreachable, id: Option<u64>) {
         self.stats.unreachable_reports += 1;
-        if self.reports.len() < REPORTS && !self.reports.contains(&(remote, why)) {
-            self.reports.push((remote, why));
+        let same = self.reports.iter_mut().find(|report| (report.0, report.1) == (remote, why));
+        if let Some((_, _, known)) = same {
+            *known = known.zip(id).map(|(known, id)| known.max(id));
+        } else if self.reports.len() < REPORTS {
+            self.reports.push((remote, why, id));
         }
     }
 
     fn on_error(&mut self, error: SocketError) {
         let Some(remote) = error.remote.map(canonical) else { return };
+        let quote = &error.quote[..error.quoted];
+        let id = quote.get(KEY_AT..KEY_AT + 8).and_then(|id| Some(u64::from_be_bytes(id.try_into().ok()?)));
         match error.why {
-            Why::Port => self.report(remote, Unreachable::Port { homa_port: None }),
-            Why::Protocol => self.report(remote, Unreachable::Protocol),
-            Why::Host | Why::Network | Why::Prohibited => self.report(remote, Unreachable::Host),
+            Why::Port => self.report(remote, Unreachable::Port { homa_port: None }, id),
+            Why::Protocol => self.report(remote, Unreachable::Protocol, id),
+            Why::Host | Why::Network | Why::Prohibited => self.report(remote, Unreachable::Host, id),
             Why::TooBig { mtu } => {
                 self.stats.mtu_reports += 1;
                 if let Some(route) = self.routes.get_mut(&remote.ip()).filter(|_| mtu > 0) {
@@ -501,8 +507,8 @@ impl UdpDriver {
             return 0;
         }
         (self.quiet, self.held) = (0, 0);
-        for (remote, why) in self.reports.drain(..found) {
-            sink(Received::Unreachable { remote, why });
+        for (remote, why, id) in self.reports.drain(..found) {
+            sink(Received::Unreachable { remote, why, id });
         }
         found
     }

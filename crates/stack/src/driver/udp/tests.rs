@@ -137,13 +137,14 @@ fn closed_port__is_reported() {
             a.flush();
             while seen.is_empty() && Instant::now() < until {
                 a.poll(Wait::until(until), &mut |r| {
-                    if let Received::Unreachable { remote, why } = r {
-                        seen.push((remote, why));
+                    if let Received::Unreachable { remote, why, id } = r {
+                        seen.push((remote, why, id));
                     }
                 })
                 .unwrap();
             }
-            assert_eq!(seen, [(gone, Unreachable::Port { homa_port: None })], "{bind}");
+            let id = u64::from_be_bytes(HEADER[KEY_AT..KEY_AT + 8].try_into().unwrap());
+            assert_eq!(seen, [(gone, Unreachable::Port { homa_port: None }, Some(id))], "{bind}");
         }
     });
 }
@@ -328,7 +329,7 @@ fn flow__a_closed_port_is_reported_all_the_same() {
             a.flush();
             let short = Instant::now() + Duration::from_millis(20);
             a.poll(Wait::until(short), &mut |r| {
-                if let Received::Unreachable { remote, why } = r {
+                if let Received::Unreachable { remote, why, .. } = r {
                     seen.push((remote, why));
                 }
             })
