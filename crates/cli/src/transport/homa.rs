@@ -159,6 +159,7 @@ impl Echo {
         let response = message.into();
         if !self.waiting.is_empty() || !Echo::reply(cx, rpc, &response) {
             self.waiting.push_back((rpc, response));
+            self.answer(cx);
         }
     }
 
