@@ -166,6 +166,10 @@ pub struct Config {
     pub max_peer_incoming: u64,
     /// Most messages that wait for pool memory; packets of further ones are dropped.
     pub max_memory_waiters: u32,
+    /// Ticks without pool memory for any of the messages that wait for it after which RPCs of ours among them fail as
+    /// [`NoMemory`](crate::RpcError::NoMemory): the application may be waiting for them before it drops what it
+    /// holds. 0 waits for ever.
+    pub memory_timeout_ticks: u32,
 
     /// Peers below which none is forgotten for idleness.
     pub peer_gc_threshold: u32,
@@ -248,6 +252,7 @@ impl Default for Config {
             max_retransmits: 64,
             max_peer_incoming: 0,
             max_memory_waiters: 4096,
+            memory_timeout_ticks: 10_000,
             peer_gc_threshold: 5000,
             max_peers: 10_000,
             peer_idle_min: Duration::from_secs(10),

@@ -96,6 +96,8 @@ pub struct Endpoint {
     starved_at: Instant,
     /// RPCs whose message waits for pool memory, shortest message first.
     waiters: BTreeSet<(u32, u32)>,
+    /// Tick since which they wait and none of them got any.
+    waiting_since: u64,
 
     events: VecDeque<Event>,
     /// Sockets that were refused a send.
@@ -168,6 +170,7 @@ impl Endpoint {
             is_dirty: false,
             starved_at: Instant::ZERO,
             waiters: BTreeSet::new(),
+            waiting_since: 0,
             events: VecDeque::new(),
             blocked: Vec::new(),
             is_relieved: false,

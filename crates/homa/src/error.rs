@@ -123,6 +123,10 @@ pub enum RpcError {
     /// Our own socket was closed.
     #[error("the socket is closed")]
     Closed,
+    /// No memory became free for the response in `memory_timeout_ticks`: the application holds as
+    /// many messages as it may.
+    #[error("no memory became free for the response")]
+    NoMemory,
 }
 
 impl From<RpcError> for io::ErrorKind {
@@ -137,6 +141,7 @@ impl From<RpcError> for io::ErrorKind {
             RpcError::TooLarge => io::ErrorKind::InvalidInput,
             RpcError::PeerClosed => io::ErrorKind::ConnectionReset,
             RpcError::Closed => io::ErrorKind::BrokenPipe,
+            RpcError::NoMemory => io::ErrorKind::OutOfMemory,
         }
     }
 }

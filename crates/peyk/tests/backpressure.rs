@@ -7,8 +7,8 @@ mod common;
 use std::collections::HashSet;
 
 use common::{World, contents, echo, eventually, until_idle, wait};
-use peyk::Error;
-use peyk::homa::{Call, Socket};
+use peyk::homa::{Call, RpcError, Socket};
+use peyk::{Config, Error};
 
 in_every_world!(
     application__takes_requests_late,
@@ -17,6 +17,7 @@ in_every_world!(
     server__few_unanswered_requests,
     server__little_receive_memory,
     client__little_receive_memory,
+    client__holds_more_than_its_memory,
     client__tiny_submission_ring,
     client__little_send_memory,
     client__few_rpcs,
@@ -134,6 +135,28 @@ fn client__little_receive_memory(world: World) {
         })
         .collect();
     threads.into_iter().for_each(|t| t.join().unwrap());
+    until_idle(&a);
+    until_idle(&b);
+}
+
+fn client__holds_more_than_its_memory(world: World) {
+    let limits = |c: &mut Config| {
+        c.receive_memory = 1 << 20;
+        c.homa.memory_timeout_ticks = 300;
+    };
+    let (a, b) = (world.stack(), world.stack_with(limits));
+    let (server, addr) = world.bind(&a, 4000);
+    let _server = echo(server);
+    let client = Socket::open(&b).unwrap();
+    // The first responses are kept until the last has come.
+    let results = wait(client.call_many((0..30).map(|i| (addr, contents(i, 100_000)))));
+    let (kept, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    assert!(kept.len() >= 8 && kept.len() <= 11, "{} of 100,000 bytes in 1 MiB", kept.len());
+    for result in failed {
+        assert_eq!(result.unwrap_err(), Error::Rpc(RpcError::NoMemory));
+    }
+    drop(kept);
+    assert!(wait(client.call(addr, contents(1, 100_000))).unwrap().message == contents(1, 100_000));
     until_idle(&a);
     until_idle(&b);
 }

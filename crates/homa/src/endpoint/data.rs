@@ -50,7 +50,7 @@ impl Endpoint {
         if let Some(message) = self.whole_message(data) {
             self.hand_over(slot, message);
             Disposition::Handled
-        } else if self.start_input(slot, data) {
+        } else if self.start_input(a, slot, data) {
             self.receive(a, slot, data)
         } else {
             self.stats.drop_no_memory += 1;
@@ -90,7 +90,7 @@ impl Endpoint {
                 self.hand_over(slot, message);
                 return Disposition::Handled;
             }
-            if !self.start_input(slot, data) {
+            if !self.start_input(a, slot, data) {
                 self.touch(slot, a.tick);
                 self.stats.drop_no_memory += 1;
                 return Disposition::Dropped;
@@ -186,7 +186,7 @@ impl Endpoint {
 
     /// Begins the incoming message of an RPC with its first packet. False if there is neither
     /// memory nor room to wait for some.
-    fn start_input(&mut self, slot: u32, data: &Data<'_>) -> bool {
+    fn start_input(&mut self, a: &Arrival<'_>, slot: u32, data: &Data<'_>) -> bool {
         let length = data.message_length;
         let peer = self.rpcs[slot].peer;
         let buf = if self.has_its_share(peer) { None } else { self.pool.alloc(length as usize) };
@@ -207,6 +207,9 @@ impl Endpoint {
             self.peers[peer].incoming_bytes += u64::from(length);
         } else {
             rpc.is_waiting = true;
+            if self.waiters.is_empty() {
+                self.waiting_since = a.tick;
+            }
             self.waiters.insert((length, slot));
             self.stats.memory_waits += 1;
         }
@@ -419,6 +422,7 @@ impl Endpoint {
             }
             let Some(buf) = self.pool.alloc(length as usize) else { break };
             self.waiters.remove(&(length, slot));
+            self.waiting_since = tick;
             let rpc = &mut self.rpcs[slot];
             rpc.is_waiting = false;
             rpc.input.give(buf);
@@ -429,6 +433,22 @@ impl Endpoint {
             self.send_control(slot, kind);
             self.manage(now, slot);
             self.owe(slot, tick);
+        }
+    }
+
+    /// Ends the RPCs of ours that wait for memory, if for long there was none for any. Requests
+    /// wait on: their clients are told BUSY, and can give up.
+    pub(super) fn give_up_waiting(&mut self, tick: u64) {
+        let patience = u64::from(self.config.memory_timeout_ticks);
+        if patience == 0 || self.waiters.is_empty() || tick < self.waiting_since + patience {
+            return;
+        }
+        self.waiting_since = tick;
+        let slots = self.waiters.iter().map(|&(_, slot)| slot);
+        let ours: Vec<u32> = slots.filter(|&slot| self.rpcs[slot].is_client()).collect();
+        for slot in ours {
+            self.disown(slot);
+            self.fail(slot, RpcError::NoMemory);
         }
     }
 }

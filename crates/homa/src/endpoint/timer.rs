@@ -275,6 +275,7 @@ impl Endpoint {
     fn keep_house(&mut self, now: Instant, tick: u64) {
         self.housekept = tick;
         self.completed.expire(now, EXPIRE_PER_TICK);
+        self.give_up_waiting(tick);
         if self.cutoffs.maybe_recompute(now) {
             self.grants.set_cutoffs(self.cutoffs.max_sched_prio(), self.cutoffs.table());
         }

@@ -1,6 +1,6 @@
 //! Messages and the pool they are kept in.
 
-use peyk_homa::{Config, Event};
+use peyk_homa::{Config, Event, RpcError};
 use peyk_sockbuf::MessageBuf;
 use peyk_wire::homa::PacketType;
 
@@ -44,6 +44,40 @@ fn client_of_a_stalled_server_is_kept_waiting_by_busy() {
     let from = Lab::from_client(ID);
     lab.feed(&from.segment(&pattern(3000), 3000, 0, 1424));
     assert_eq!(kinds(&lab.feed(&from.resend_all())), [PacketType::Busy]);
+}
+
+#[test]
+fn responses_fail_when_no_memory_becomes_free_for_long() {
+    let mut lab = Lab::with(Config { memory_timeout_ticks: 300, ..Config::default() }, 4);
+    let mut held = hog(&mut lab, 0);
+    let (short, long) = (pattern(3000), pattern(100_000));
+    let first = lab.request(pattern(10)).0;
+    lab.feed(&lab.server_of(first).segment(&short, 3000, 0, 1424));
+    for _ in 0..2 {
+        let rpc = lab.request(pattern(10)).0;
+        lab.feed(&lab.server_of(rpc).segment(&long, 100_000, 0, 1424));
+    }
+    let request = Lab::from_client(ID);
+    lab.feed_from(1, &request.segment(&long, 100_000, 0, 1424));
+    lab.pass(ms(290));
+    assert_eq!((lab.events.len(), lab.endpoint.waiting_for_memory()), (0, 4));
+    // One of them gets some: then the others may hope.
+    held.pop();
+    lab.pass(ms(2));
+    assert_eq!(lab.endpoint.waiting_for_memory(), 3);
+    lab.feed(&lab.server_of(first).segment(&short, 3000, 0, 3000));
+    assert_eq!(lab.events.len(), 1);
+    let response = lab.events.pop();
+    lab.feed_from(1, &request.resend_all());
+    lab.pass(ms(290));
+    lab.feed_from(1, &request.resend_all());
+    assert_eq!((lab.events.len(), lab.endpoint.waiting_for_memory()), (0, 3));
+    let sent = lab.pass(ms(10));
+    assert_eq!(only(&sent, PacketType::RpcUnknown).len(), 2, "the servers are told");
+    let is_no_memory = |e: &Event| matches!(e, Event::Failed { error: RpcError::NoMemory, .. });
+    assert_eq!(lab.events.drain(..).filter(is_no_memory).count(), 2);
+    assert_eq!(lab.endpoint.waiting_for_memory(), 1, "the request waits on");
+    drop(response);
 }
 
 #[test]
