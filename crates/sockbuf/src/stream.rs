@@ -90,6 +90,9 @@ impl End {
 }
 
 /// A new stream: its two ends. Nothing is allocated for bytes until some are written.
+///
+/// Each end is written to at every use: move each to the thread that uses it. Left side by side, where this
+/// returns them, they share a cache line, and two threads that use them there get a quarter of the speed.
 pub fn stream(config: Config) -> (Writer, Reader) {
     let shared = Arc::new(Shared {
         writers: Line(WriterLine {

@@ -57,9 +57,18 @@ impl Block {
     }
 }
 
+/// A cache line of a chunk. Aligned, so that a write of a line's length goes from CPU to CPU as one line.
+#[repr(align(64))]
+struct Line {
+    _bytes: [MaybeUninit<core::cell::UnsafeCell<u8>>; LINE],
+}
+
+const LINE: usize = 64;
+
 /// Memory for bytes that are copied in. The writer writes each byte once, before it publishes it.
 pub(super) struct Chunk {
-    bytes: Box<[MaybeUninit<core::cell::UnsafeCell<u8>>]>,
+    lines: Box<[MaybeUninit<Line>]>,
+    len: usize,
     /// Stand for the bytes under loom, which cannot see raw memory.
     #[cfg(loom)]
     seen: Box<[UnsafeCell<()>]>,
@@ -74,14 +83,15 @@ unsafe impl Sync for Chunk {}
 impl Chunk {
     pub(super) fn new(len: usize) -> Chunk {
         Chunk {
-            bytes: Box::new_uninit_slice(len),
+            lines: Box::new_uninit_slice(len.div_ceil(LINE)),
+            len,
             #[cfg(loom)]
             seen: (0..len).map(|_| UnsafeCell::new(())).collect(),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.bytes.len()
+        self.len
     }
 
     /// Copies bytes to a place.
@@ -93,13 +103,21 @@ impl Chunk {
     /// If they do not fit.
     #[inline]
     pub(super) unsafe fn write(&self, offset: usize, bytes: &[u8]) {
-        let room = &self.bytes[offset..offset + bytes.len()];
+        let room = self.place(offset, bytes.len());
         #[cfg(loom)]
         self.seen[offset..offset + bytes.len()].iter().for_each(|cell| cell.with_mut(|_| ()));
         // SAFETY: `room` is as long as `bytes`; nobody reads it yet, and only the writer calls this.
-        unsafe {
-            room.as_ptr().cast::<u8>().cast_mut().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len())
-        };
+        unsafe { room.cast_mut().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    }
+
+    /// Where `len` bytes are, `offset` bytes into the chunk.
+    ///
+    /// # Panics
+    /// If they are not all in it.
+    #[inline]
+    fn place(&self, offset: usize, len: usize) -> *const u8 {
+        assert!(offset <= self.len && len <= self.len - offset, "beyond the chunk");
+        self.lines.as_ptr().cast::<u8>().wrapping_add(offset)
     }
 
     /// The bytes from `offset` on.
@@ -109,11 +127,11 @@ impl Chunk {
     /// as long as it uses them.
     #[inline]
     pub(super) unsafe fn read<'a>(&self, offset: usize, len: usize) -> &'a [u8] {
-        let bytes = &self.bytes[offset..offset + len];
+        let bytes = self.place(offset, len);
         #[cfg(loom)]
         self.seen[offset..offset + len].iter().for_each(|cell| cell.with(|_| ()));
         // SAFETY: initialised and constant since they were published; alive as the caller promises.
-        unsafe { core::slice::from_raw_parts(bytes.as_ptr().cast(), len) }
+        unsafe { core::slice::from_raw_parts(bytes, len) }
     }
 }
 

@@ -8,7 +8,7 @@ use core::ptr;
 
 use bytes::Bytes;
 
-use super::chain::{Block, Data, EXTENTS, Held};
+use super::chain::{Block, Chunk, Data, EXTENTS, Held};
 use super::{End, Shared};
 use crate::doorbell::Wake;
 use crate::payload::Payload;
@@ -55,9 +55,20 @@ pub struct Reader {
     cursor: Place,
     /// The extent looked at last; not before `cursor`.
     hint: Cell<Place>,
+    run: Run,
     /// Ring for the writer whatever was released.
     must_ring: bool,
     snapshots: u64,
+}
+
+/// Bytes that lie side by side in a chunk and were seen published: a read of some of them need not look for
+/// its extent. Those at `at` or beyond are there, for their extent is not passed.
+struct Run {
+    chunk: *const Chunk,
+    /// Position of the chunk's first byte, had it been written to from there on.
+    base: u64,
+    /// Position after the last of them.
+    end: u64,
 }
 
 /// An extent and its first position.
@@ -100,6 +111,7 @@ impl Reader {
             urgent: 0,
             cursor: nowhere,
             hint: Cell::new(nowhere),
+            run: Run { chunk: ptr::null(), base: 0, end: 0 },
             must_ring: false,
             snapshots: 0,
         }
@@ -237,6 +249,26 @@ impl Reader {
         if self.at == self.seen {
             self.look();
         }
+        let next = self.at + to.len() as u64;
+        if next > self.run.end {
+            return self.read_extents(to);
+        }
+        if !to.is_empty() {
+            // SAFETY: the run ends beyond `at`, so the extent that holds the chunk is not passed.
+            let chunk = unsafe { &*self.run.chunk };
+            // SAFETY: published, as was seen when the run was noted.
+            to.copy_from_slice(unsafe {
+                chunk.read((self.at.wrapping_sub(self.run.base)) as usize, to.len())
+            });
+            self.at = next;
+            if self.at - self.released >= self.release_every {
+                self.release();
+            }
+        }
+        to.len()
+    }
+
+    fn read_extents(&mut self, to: &mut [u8]) -> usize {
         let stop = self.urgent().map_or(self.seen, |mark| mark.min(self.seen));
         let count = ((stop - self.at) as usize).min(to.len());
         let mut done = 0;
@@ -245,7 +277,26 @@ impl Reader {
             done += slice.len();
         }
         self.consume(self.at + count as u64);
+        if self.at < self.seen {
+            self.note_run();
+        }
         count
+    }
+
+    /// Notes the run that begins at `at`, if bytes were copied there. Only while `at < seen`.
+    fn note_run(&mut self) {
+        let mark = self.urgent().unwrap_or(u64::MAX);
+        let end = self.successor(self.cursor).map_or(self.seen, |next| next.start).min(self.seen).min(mark);
+        // SAFETY: as in `successor`.
+        let extent = unsafe { &(&(*self.cursor.block).extents)[self.cursor.index] };
+        // SAFETY: as in `slice_at`.
+        extent.data.with(|data| match unsafe { &*data } {
+            Data::Copied(chunk, offset) => {
+                let base = self.cursor.start.wrapping_sub(u64::from(*offset));
+                self.run = Run { chunk: Arc::as_ptr(chunk), base, end };
+            }
+            _ => self.run.end = 0,
+        });
     }
 
     /// Wants nothing more: the writer is told, and woken if it sleeps.

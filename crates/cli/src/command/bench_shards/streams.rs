@@ -62,9 +62,11 @@ fn run(
 }
 
 fn sockbuf(cpus: &[usize], publish_every: usize) -> f64 {
+    // Each end is moved to its thread, here and below: side by side on this one's stack they would share a cache
+    // line that both write.
     let (mut writer, mut reader) = stream(Config { limit: LIMIT, ..Config::default() });
     let mut unpublished = 0;
-    let write = |mut bytes: &[u8]| {
+    let write = move |mut bytes: &[u8]| {
         loop {
             let taken = writer.append_copy(bytes);
             bytes = &bytes[taken..];
@@ -81,7 +83,7 @@ fn sockbuf(cpus: &[usize], publish_every: usize) -> f64 {
             writer.wake_reader(&|| ());
         }
     };
-    let read = |bytes: &mut [u8]| {
+    let read = move |bytes: &mut [u8]| {
         let mut done = 0;
         while done < bytes.len() {
             let got = reader.read(&mut bytes[done..]);
@@ -97,12 +99,12 @@ fn sockbuf(cpus: &[usize], publish_every: usize) -> f64 {
 
 fn rtrb(cpus: &[usize]) -> f64 {
     let (mut producer, mut consumer) = rtrb::RingBuffer::<u8>::new(LIMIT);
-    let write = |mut bytes: &[u8]| {
+    let write = move |mut bytes: &[u8]| {
         while !bytes.is_empty() {
             (_, bytes) = producer.push_partial_slice(bytes);
         }
     };
-    let read = |mut bytes: &mut [u8]| {
+    let read = move |mut bytes: &mut [u8]| {
         while !bytes.is_empty() {
             (_, bytes) = consumer.pop_partial_slice(bytes);
         }
