@@ -89,13 +89,22 @@ impl Bench {
     }
 
     pub fn next(&mut self) -> Event {
+        self.next_within(PATIENCE)
+    }
+
+    fn next_within(&mut self, patience: Duration) -> Event {
         let stats = self.q.stats().clone();
-        self.try_next(PATIENCE).unwrap_or_else(|| panic!("no event; {stats:?}, now {:?}", self.q.stats()))
+        self.try_next(patience).unwrap_or_else(|| panic!("no event; {stats:?}, now {:?}", self.q.stats()))
     }
 
     /// The next event, which belongs to `id`.
     pub fn next_of(&mut self, id: OpId) -> What {
-        let event = self.next();
+        self.next_of_within(id, PATIENCE)
+    }
+
+    /// The same, for what may take longer than everything else.
+    pub fn next_of_within(&mut self, id: OpId, patience: Duration) -> What {
+        let event = self.next_within(patience);
         assert_eq!(event.id, Some(id), "{event:?}");
         event.what
     }

@@ -9,7 +9,7 @@ use peyk_kevent::{
     Source, Token, What, WriteAt,
 };
 
-use crate::common::{Bench, Scratch, in_child, on_both, pattern, times};
+use crate::common::{Bench, PATIENCE, Scratch, in_child, on_both, pattern, times};
 use crate::device::{GOOD, LEN, Mounted, SLOWNESS};
 use crate::peer::Timing;
 
@@ -193,7 +193,8 @@ fn send_open_file(
         }
         (count, all)
     });
-    let what = bench.next_of(id);
+    // Gigabytes take a while on a busy machine: a second more for each 32 MiB.
+    let what = bench.next_of_within(id, PATIENCE + Duration::from_secs(len >> 25));
     bench.q.close(ours);
     let (count, all) = reader.join().unwrap();
     if let What::FileSent { bytes, how } = &what {

@@ -1,11 +1,11 @@
 //! One body of tests, run on both backends: what a queue promises, whatever carries it. Datagrams
-//! have a file of their own, `../datagrams.rs`, and so has the long random test, `../stress.rs`.
+//! have a file of their own, `../datagrams`, and so has the long random test, `../stress.rs`.
 //!
 //! The numbers are those of the list the crate was built to. Cases without a test here:
 //!
 //! - t08, t10, t19, t73, t74 need the inside of the ring: `src/backend/uring/tests.rs`.
 //! - t11, t78: `../stress.rs`.
-//! - t41, t42, t43: `../datagrams.rs`.
+//! - t41, t42, t43: `../datagrams`.
 //! - t64: `crates/sockbuf/tests/loom.rs` has the model, `messages.rs` here the hunt.
 //!
 //! Bodies run on both backends in four timings (`peer.rs`), or on both once where a case is about

@@ -1,0 +1,10 @@
+//! One body of tests for datagram sockets, run on both backends: what a queue promises, whatever
+//! carries it. Everything else is in `../conformance`.
+
+#![allow(non_snake_case)]
+
+mod arrivals;
+mod common;
+mod life;
+mod sends;
+mod waits;
