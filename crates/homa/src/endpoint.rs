@@ -9,7 +9,8 @@
 //! ```
 //!
 //! One mutation, then drain: after any call that changes something, [`Endpoint::poll_event`] and
-//! [`Endpoint::poll_transmit`] until they give nothing, then [`Endpoint::poll_timeout`].
+//! [`Endpoint::poll_packet`] (or [`Endpoint::poll_transmit`], for packets to keep) until they give nothing,
+//! then [`Endpoint::poll_timeout`].
 
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
