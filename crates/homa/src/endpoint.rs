@@ -185,7 +185,11 @@ impl Endpoint {
     }
 
     /// The next thing the application should know.
-    #[inline]
+    ///
+    /// Not inline: there the compiler moves the first byte of an event by itself, and all others in pieces that
+    /// begin at odd places. Whoever moves the event on, piece by piece from its beginning, then has to wait for
+    /// every one of them.
+    #[inline(never)]
     pub fn poll_event(&mut self) -> Option<Event> {
         if self.is_relieved && self.events.is_empty() {
             self.wake_blocked();
