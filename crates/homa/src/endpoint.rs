@@ -9,7 +9,8 @@
 //! ```
 //!
 //! One mutation, then drain: after any call that changes something, [`Endpoint::poll_event`] and
-//! [`Endpoint::poll_transmit`] until they give nothing, then [`Endpoint::poll_timeout`].
+//! [`Endpoint::poll_packet`] (or [`Endpoint::poll_transmit`], for packets to keep) until they give nothing,
+//! then [`Endpoint::poll_timeout`].
 
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
@@ -187,7 +188,11 @@ impl Endpoint {
     }
 
     /// The next thing the application should know.
-    #[inline]
+    ///
+    /// Not inline: there the compiler moves the first byte of an event by itself, and all others in pieces that
+    /// begin at odd places. Whoever moves the event on, piece by piece from its beginning, then has to wait for
+    /// every one of them.
+    #[inline(never)]
     pub fn poll_event(&mut self) -> Option<Event> {
         if self.is_relieved && self.events.is_empty() {
             self.wake_blocked();

@@ -12,7 +12,8 @@
 //!
 //! An [`Endpoint`] speaks the wire format of HomaModule and the rules of the Homa draft. It reads
 //! no clock, opens no socket, starts no thread: whoever drives it supplies packets and the time
-//! and drains what comes out. The same seed and the same calls give the same packets.
+//! and drains what comes out: packets by `poll_transmit`, or, to write them where they are to lie, by
+//! `poll_packet`. The same seed and the same calls give the same packets.
 //!
 //! ```
 //! use peyk_homa::{Config, Endpoint, Event, Path, PeerAddr, RequestOptions, SocketOptions};
@@ -86,4 +87,4 @@ pub use grant::GrantBucket;
 #[cfg(feature = "mutants")]
 pub use mutant::Mutant;
 pub use stats::{PACKET_TYPES, Stats, TYPE_NAMES, type_index};
-pub use transmit::{Disposition, MAX_HEADER_LEN, PacketHeader, Path, PeerAddr, Transmit};
+pub use transmit::{Disposition, MAX_HEADER_LEN, PacketHeader, PacketOut, Path, PeerAddr, Transmit};

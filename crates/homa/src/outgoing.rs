@@ -189,14 +189,10 @@ impl MessageOut {
         !self.retransmits.is_empty()
     }
 
-    /// The bytes of a segment, not copied.
-    pub fn slice(&self, range: Range<u32>) -> Payload {
-        let payload = self.payload.as_ref().expect("segments are cut only from a live message");
-        if range.start == 0 && range.end == self.length {
-            payload.clone()
-        } else {
-            payload.slice(range.start as usize..range.end as usize)
-        }
+    /// The message that segments are cut from.
+    #[inline]
+    pub fn message(&self) -> &Payload {
+        self.payload.as_ref().expect("segments are cut only from a live message")
     }
 
     fn segment_start(&self, offset: u32) -> u32 {

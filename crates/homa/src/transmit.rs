@@ -1,11 +1,14 @@
 //! What leaves an endpoint: one packet at a time, as a header and a slice of a message.
 //!
-//! The payload is not copied: it is a counted slice of the message that the application handed
-//! over, to be gathered by the driver.
+//! A [`PacketOut`] is not put together yet. The driver writes the header where the packet is to lie, and
+//! copies the bytes of the message there or takes a counted slice of them. A [`Transmit`] is the same
+//! with a header and a slice of its own, for those that keep it.
 
 use core::net::SocketAddr;
+use core::ops::Range;
 
 use peyk_sockbuf::Payload;
+use peyk_wire::homa::{DATA_HEADER_LEN, Data};
 
 /// How a packet travels between two hosts.
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
@@ -25,6 +28,9 @@ pub struct PeerAddr {
     /// The Homa port there.
     pub port: u16,
 }
+
+/// Where the common header holds the id of the RPC.
+const ID_AT: usize = 20;
 
 /// The longest header of any packet: an ACK.
 pub const MAX_HEADER_LEN: usize = 80;
@@ -83,6 +89,121 @@ impl core::fmt::Debug for PacketHeader {
     }
 }
 
+/// A packet to send, of which nothing is put together yet.
+#[derive(Debug)]
+pub struct PacketOut<'a> {
+    /// Where to.
+    pub path: Path,
+    /// Network priority, as in [`Transmit`].
+    pub priority: u8,
+    head: Head,
+    message: &'a Payload,
+    /// The bytes of the message after the header.
+    range: Range<usize>,
+}
+
+/// A header: of DATA the fields, of all other packets the bytes.
+#[derive(Debug)]
+enum Head {
+    Data(Data<'static>),
+    Bytes(PacketHeader),
+}
+
+static NOTHING: Payload = Payload::new();
+
+impl<'a> PacketOut<'a> {
+    /// DATA with a range of a message.
+    #[inline]
+    pub(crate) fn data(
+        path: Path,
+        priority: u8,
+        data: Data<'static>,
+        message: &'a Payload,
+        range: Range<u32>,
+    ) -> PacketOut<'a> {
+        let range = range.start as usize..range.end as usize;
+        PacketOut { path, priority, head: Head::Data(data), message, range }
+    }
+
+    /// A packet without payload.
+    pub(crate) fn control(path: Path, priority: u8, header: PacketHeader) -> PacketOut<'a> {
+        PacketOut { path, priority, head: Head::Bytes(header), message: &NOTHING, range: 0..0 }
+    }
+
+    /// Number of bytes of the header.
+    #[inline]
+    pub fn header_len(&self) -> usize {
+        match &self.head {
+            Head::Data(_) => DATA_HEADER_LEN,
+            Head::Bytes(header) => header.len(),
+        }
+    }
+
+    /// Writes the header.
+    ///
+    /// # Panics
+    /// If `out` is not as long as it.
+    #[inline]
+    pub fn write_header(&self, out: &mut [u8]) {
+        match &self.head {
+            Head::Data(data) => data.emit_header(out.try_into().expect("room for the header, and no more")),
+            Head::Bytes(header) => out.copy_from_slice(header.as_slice()),
+        }
+    }
+
+    /// The id in the header, that of the RPC as its sender knows it; 0 in what is too short for one.
+    #[inline]
+    pub fn id(&self) -> u64 {
+        match &self.head {
+            Head::Data(data) => data.header.sender_id,
+            Head::Bytes(header) => {
+                let id = header.as_slice().get(ID_AT..).and_then(|rest| rest.first_chunk());
+                id.map_or(0, |id| u64::from_be_bytes(*id))
+            }
+        }
+    }
+
+    /// The message that the payload is a part of; empty for all packets but DATA.
+    #[inline]
+    pub fn message(&self) -> &'a Payload {
+        self.message
+    }
+
+    /// Which part of the message it is.
+    #[inline]
+    pub fn range(&self) -> Range<usize> {
+        self.range.clone()
+    }
+
+    /// Number of bytes of the payload.
+    #[inline]
+    pub fn payload_len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Bytes of the Homa packet: header and payload.
+    #[allow(clippy::len_without_is_empty)]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.header_len() + self.payload_len()
+    }
+
+    /// The packet for one who keeps it.
+    #[inline]
+    pub fn to_transmit(&self) -> Transmit {
+        let header = match &self.head {
+            Head::Data(data) => PacketHeader::build(|out| {
+                let (head, _) = out.split_first_chunk_mut().expect("an ACK is longer than DATA's header");
+                data.emit_header(head);
+                DATA_HEADER_LEN
+            }),
+            Head::Bytes(header) => *header,
+        };
+        let payload = self.message.slice(self.range());
+        Transmit { path: self.path, priority: self.priority, header, payload }
+    }
+}
+
 /// One packet to send.
 #[derive(Clone, Debug)]
 pub struct Transmit {
@@ -98,6 +219,12 @@ pub struct Transmit {
 }
 
 impl Transmit {
+    /// The packet as drivers take it.
+    pub fn as_out(&self) -> PacketOut<'_> {
+        let (path, priority, head) = (self.path, self.priority, Head::Bytes(self.header));
+        PacketOut { path, priority, head, message: &self.payload, range: 0..self.payload.len() }
+    }
+
     /// Bytes of the Homa packet: header and payload.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {

@@ -5,6 +5,7 @@
 //! (the caller, or the queue while a send is in flight) owns all memory the kernel reads.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use peyk_sockbuf::Payload;
 
@@ -42,7 +43,9 @@ pub struct Train {
     closed: bool,
     /// Leaves by a socket that is connected to `to`.
     connected: bool,
+    /// Only the first `filled` bytes are in use.
     staging: Vec<u8>,
+    filled: usize,
     parts: Vec<Part>,
     kept: Vec<Payload>,
     // What the kernel reads; filled by `seal`.
@@ -65,6 +68,7 @@ impl Train {
             closed: false,
             connected: false,
             staging: Vec::new(),
+            filled: 0,
             parts: Vec::new(),
             kept: Vec::new(),
             address: [0; ADDR_LEN],
@@ -85,7 +89,7 @@ impl Train {
         self.slices = 0;
         self.closed = false;
         self.connected = false;
-        self.staging.clear();
+        self.filled = 0;
         self.parts.clear();
         self.kept.clear();
     }
@@ -124,22 +128,56 @@ impl Train {
     /// # Errors
     /// It does not fit; the payload comes back and nothing has changed.
     pub fn push(&mut self, header: &[u8], payload: Payload) -> Result<(), Payload> {
-        let len = header.len() + payload.len();
-        let copied = payload.len() <= COPY_MAX;
-        let slices = if copied { 1 } else { 1 + payload.chunks().count() };
+        let write = |out: &mut [u8]| out.copy_from_slice(header);
+        let added = self.push_slice(header.len(), write, &payload, 0..payload.len());
+        if added { Ok(()) } else { Err(payload) }
+    }
+
+    /// Adds one datagram: a header of so many bytes, which `write` writes where it is to lie, and a range of
+    /// a message, which is copied if short and kept otherwise. False, changing nothing, if it does not fit.
+    #[inline]
+    pub fn push_slice(
+        &mut self,
+        header: usize,
+        write: impl FnOnce(&mut [u8]),
+        message: &Payload,
+        range: Range<usize>,
+    ) -> bool {
+        let len = header + range.len();
+        if range.len() > COPY_MAX {
+            return self.push_kept(header, write, message.slice(range));
+        }
+        if !self.fits(len, 1) {
+            return false;
+        }
+        let (head, body) = self.stage(len).split_at_mut(header);
+        write(head);
+        match message.as_slice() {
+            Some(bytes) => body.copy_from_slice(&bytes[range]),
+            None => {
+                message.slice(range).copy_to(body);
+            }
+        }
+        self.count(len, 1);
+        true
+    }
+
+    /// As [`Train::push_slice`] with a payload that is kept.
+    fn push_kept(&mut self, header: usize, write: impl FnOnce(&mut [u8]), payload: Payload) -> bool {
+        let (len, slices) = (header + payload.len(), 1 + payload.chunks().count());
         if !self.fits(len, slices) {
-            return Err(payload);
+            return false;
         }
-        let before = self.staging.len();
-        self.staging.extend_from_slice(header);
-        if copied {
-            payload.chunks().for_each(|chunk| self.staging.extend_from_slice(chunk));
-        }
-        self.staged(self.staging.len() - before);
-        if !copied {
-            self.parts.push(Part::Kept);
-            self.kept.push(payload);
-        }
+        write(self.stage(header));
+        self.parts.push(Part::Kept);
+        self.kept.push(payload);
+        self.count(len, slices);
+        true
+    }
+
+    /// A datagram that fits has been added.
+    #[inline]
+    fn count(&mut self, len: usize, slices: usize) {
         if self.packets == 0 {
             self.segment = len;
         }
@@ -147,10 +185,26 @@ impl Train {
         self.packets += 1;
         self.bytes += len;
         self.slices += slices;
-        Ok(())
     }
 
-    /// So many bytes have been added to the staging memory.
+    /// The next so many bytes of the staging memory, to be written.
+    #[inline]
+    fn stage(&mut self, bytes: usize) -> &mut [u8] {
+        self.staged(bytes);
+        let start = self.filled;
+        self.filled += bytes;
+        if self.filled > self.staging.len() {
+            self.grow();
+        }
+        &mut self.staging[start..self.filled]
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        self.staging.resize(self.filled.next_power_of_two(), 0);
+    }
+
+    /// The next so many bytes of the staging memory are in use.
     #[inline]
     fn staged(&mut self, bytes: usize) {
         match self.parts.last_mut() {
@@ -165,21 +219,19 @@ impl Train {
         if other.packets != 1 || !self.fits(other.bytes, other.slices) {
             return false;
         }
-        self.staging.append(&mut other.staging);
-        self.kept.append(&mut other.kept);
+        let mut staged = &other.staging[..other.filled];
         for part in other.parts.drain(..) {
             match part {
-                Part::Staged(bytes) => self.staged(bytes),
+                Part::Staged(bytes) => {
+                    let (head, rest) = staged.split_at(bytes);
+                    self.stage(bytes).copy_from_slice(head);
+                    staged = rest;
+                }
                 Part::Kept => self.parts.push(Part::Kept),
             }
         }
-        if self.packets == 0 {
-            self.segment = other.bytes;
-        }
-        self.closed = other.bytes < self.segment;
-        self.packets += 1;
-        self.bytes += other.bytes;
-        self.slices += other.slices;
+        self.kept.append(&mut other.kept);
+        self.count(other.bytes, other.slices);
         other.start(other.to, other.class);
         true
     }
@@ -212,7 +264,7 @@ impl Train {
     /// Takes the datagrams apart into trains of one, for kernels or routes that refuse trains.
     pub fn split(&self) -> impl Iterator<Item = Box<Train>> + '_ {
         let mut all = Vec::with_capacity(self.bytes);
-        let (mut staged, mut kept) = (&self.staging[..], self.kept.iter());
+        let (mut staged, mut kept) = (&self.staging[..self.filled], self.kept.iter());
         for part in &self.parts {
             match part {
                 Part::Staged(len) => {
@@ -346,7 +398,8 @@ mod tests {
         assert!(train_of_two.append(&mut tail));
         assert_eq!((tail.packets(), train_of_two.packets(), train_of_two.bytes()), (0, 3, 2 * 1004 + 604));
         assert!(!train_of_two.append(&mut train(&[b"c"])), "nothing follows a shorter one");
-        let whole: Vec<u8> = train_of_two.split().flat_map(|one| one.staging.clone()).collect();
+        let whole: Vec<u8> =
+            train_of_two.split().flat_map(|one| one.staging[..one.filled].to_vec()).collect();
         let expected = [&b"head"[..], &long, b"head", &long, b"head", &[8; 600]].concat();
         assert_eq!(whole, expected);
     }

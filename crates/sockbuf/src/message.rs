@@ -95,6 +95,24 @@ impl Message {
         done
     }
 
+    /// A message of one piece, whose memory has just been allocated to it, with these bytes. It is made in one
+    /// go: these are most messages, and each move of one would cost more than the copy of its bytes.
+    #[inline]
+    pub(crate) fn of_fragment(region: NonNull<Region>, page: u32, offset: u32, bytes: &[u8]) -> Message {
+        // SAFETY: the page is out, to this message, so the region lives.
+        let memory = unsafe { region.as_ref() };
+        if !memory.is_hollow() {
+            memory.note_write(page, offset as usize, bytes.len());
+            let to = memory.at(page, offset as usize);
+            // SAFETY: the fragment has at least so many bytes and is ours alone until the message is returned;
+            // the region is not hollow; the source is a shared borrow from elsewhere, for nobody can borrow
+            // bytes of a page that are out to nobody else.
+            unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        }
+        let pages = SmallVec::from_buf_and_len([page, 0, 0, 0], 1);
+        Message { region, len: bytes.len() as u32, tail_offset: offset, pages }
+    }
+
     /// The message as one single-chunk message per chunk, without a copy. The iterator must be used up: what
     /// is left of it leaks.
     pub(crate) fn into_chunks(self) -> impl Iterator<Item = Message> {

@@ -128,6 +128,10 @@ impl Pool {
     /// A message with a copy of `bytes`. `None` as for [`Pool::alloc`].
     #[inline]
     pub fn copy_in(&mut self, bytes: &[u8]) -> Option<Message> {
+        if bytes.len() < PAGE {
+            let (page, offset) = self.fragment(bytes.len())?;
+            return Some(Message::of_fragment(self.region, page, offset, bytes));
+        }
         let mut buf = self.alloc(bytes.len())?;
         buf.write_at(0, bytes);
         Some(buf.freeze())

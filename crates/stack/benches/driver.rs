@@ -223,7 +223,7 @@ fn echo(backend: Backend, spin: Spin) -> impl FnOnce(SocketReady, &AtomicBool) +
                     }
                 })
                 .expect("poll");
-            replies.drain(..).for_each(|r| driver.send(r));
+            replies.drain(..).for_each(|r| driver.send(&r.as_out()));
             driver.flush();
         }
     }
@@ -237,12 +237,8 @@ fn ping(backend: Backend, spin: Spin) -> Run {
             let path = Path { remote, local };
             let header = PacketHeader::copy_from(&HEADER);
             time_each(count, || {
-                driver.send(Transmit {
-                    path,
-                    priority: 0,
-                    header,
-                    payload: Payload::copy_from(&[7; PING - 28]),
-                });
+                let payload = Payload::copy_from(&[7; PING - 28]);
+                driver.send(&Transmit { path, priority: 0, header, payload }.as_out());
                 driver.flush();
                 let mut got = 0;
                 while got == 0 {
@@ -278,7 +274,9 @@ fn train(backend: Backend, spin: Spin) -> Run {
         let header = PacketHeader::copy_from(&HEADER);
         time_each(count, || {
             for _ in 0..64 {
-                a.send(Transmit { path, priority: 0, header, payload: Payload::copy_from(&[7; 128]) });
+                a.send(
+                    &Transmit { path, priority: 0, header, payload: Payload::copy_from(&[7; 128]) }.as_out(),
+                );
             }
             a.flush();
             let mut got = 0;
@@ -344,7 +342,7 @@ fn bulk(backend: Backend, spin: Spin, size: usize) -> Run {
                         }
                     })
                     .expect("poll");
-                reply.take().into_iter().for_each(|r| driver.send(r));
+                reply.take().into_iter().for_each(|r| driver.send(&r.as_out()));
                 driver.flush();
             }
         };
@@ -358,7 +356,7 @@ fn bulk(backend: Backend, spin: Spin, size: usize) -> Run {
             time_each(count, || {
                 for start in (0..MB).step_by(step) {
                     let payload = message.slice(start..MB.min(start + step));
-                    driver.send(Transmit { path, priority: 0, header, payload });
+                    driver.send(&Transmit { path, priority: 0, header, payload }.as_out());
                 }
                 driver.flush();
                 let mut got = 0;

@@ -196,9 +196,9 @@ impl Core {
     pub fn transmit(&mut self, burst: usize) -> bool {
         let mut sent = 0;
         while sent < burst && self.driver.can_send() {
-            let Some(packet) = self.endpoint.poll_transmit(self.now) else { break };
+            let Some(packet) = self.endpoint.poll_packet(self.now) else { break };
             sent += packet.len();
-            self.driver.send(packet);
+            self.driver.send(&packet);
         }
         self.driver.flush();
         sent >= burst

@@ -16,7 +16,7 @@ use std::os::fd::OwnedFd;
 pub use peyk_kevent::udp::Bound;
 pub use peyk_kevent::{Handle, Wait};
 
-use peyk_homa::{Path, Transmit, Unreachable};
+use peyk_homa::{PacketOut, Path, Unreachable};
 use peyk_kevent::{Interest, Poll, PollMode, Queue, Source, Token};
 
 /// Carries packets for one shard.
@@ -45,7 +45,7 @@ pub trait Driver {
     fn can_send(&self) -> bool;
 
     /// Adds a packet to the burst. It leaves with the next [`Driver::flush`].
-    fn send(&mut self, packet: Transmit);
+    fn send(&mut self, packet: &PacketOut<'_>);
 
     /// Sends the burst.
     fn flush(&mut self);
@@ -104,7 +104,7 @@ impl<D: Driver + ?Sized> Driver for Box<D> {
     fn can_send(&self) -> bool {
         (**self).can_send()
     }
-    fn send(&mut self, packet: Transmit) {
+    fn send(&mut self, packet: &PacketOut<'_>) {
         (**self).send(packet);
     }
     fn flush(&mut self) {

@@ -6,7 +6,7 @@
 //!   submission ring ──► app / service calls
 //!             clock ──► endpoint.handle_timeout
 //!                       endpoint.poll_event ──► services on the shard, completions to threads
-//!                       endpoint.poll_transmit ──► driver.send ... flush ──► packets
+//!                       endpoint.poll_packet ────► driver.send ... flush ──► packets
 //! ```
 
 use std::collections::HashMap;

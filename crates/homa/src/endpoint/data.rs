@@ -373,13 +373,8 @@ impl Endpoint {
         if ack.client_id & 1 != 0 {
             return;
         }
-        let Some(&slot) = self.index.servers.get(&(peer, ack.server_id())) else {
-            return self.on_stray_ack(path, ack);
-        };
-        let rpc = &self.rpcs[slot];
-        if rpc.state == State::Outgoing && rpc.local_port == ack.server_port {
-            self.stats.server_acked += 1;
-            self.end_server(now, slot);
+        if !self.end_acked(now, peer, ack) {
+            self.on_stray_ack(path, ack);
         }
     }
 

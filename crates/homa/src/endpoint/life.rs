@@ -1,5 +1,6 @@
 //! Beginning and end of RPCs: every count, index and queue that knows of one is kept here.
 
+use hashbrown::hash_map::Entry;
 use peyk_sansio::Instant;
 use peyk_wire::homa::{AckEntry, MAX_ACKS};
 
@@ -49,6 +50,17 @@ impl Endpoint {
 
     /// Ends an RPC: after this no packet finds it and nothing is accounted for it.
     pub(super) fn remove_rpc(&mut self, slot: u32) {
+        let rpc = &self.rpcs[slot];
+        if rpc.is_client() {
+            self.index.clients.remove(&rpc.id);
+        } else {
+            self.index.servers.remove(&(rpc.peer, rpc.id));
+        }
+        self.release(slot);
+    }
+
+    /// Ends an RPC that the index has forgotten: nothing is accounted for it any more.
+    fn release(&mut self, slot: u32) {
         self.drop_input(slot);
         let rpc = &mut self.rpcs[slot];
         if rpc.out.is_sendable() {
@@ -68,12 +80,10 @@ impl Endpoint {
         socket.send_bytes -= bytes;
         if rpc.is_client() {
             socket.client_rpcs -= 1;
-            self.index.clients.remove(&rpc.id);
         } else {
             socket.reply_bytes -= bytes;
             self.reply_bytes -= bytes;
             socket.unanswered -= u32::from(rpc.state != State::Outgoing);
-            self.index.servers.remove(&(rpc.peer, rpc.id));
         }
         self.rpcs.remove(slot);
         self.is_relieved |= !self.blocked.is_empty();
@@ -83,11 +93,30 @@ impl Endpoint {
     ///
     /// HomaModule forgets the id, so that a late duplicate of the request is executed again.
     pub(super) fn end_server(&mut self, now: Instant, slot: u32) {
+        self.record_completed(now, slot);
+        self.remove_rpc(slot);
+    }
+
+    fn record_completed(&mut self, now: Instant, slot: u32) {
         let rpc = &self.rpcs[slot];
         if rpc.state != State::Incoming && !is_mutant!(self.config, ForgetCompleted) {
             self.completed.insert(now, rpc.peer, rpc.id);
         }
-        self.remove_rpc(slot);
+    }
+
+    /// Ends the server RPC that an ack from a peer names, if there is one that can be acknowledged. False if
+    /// there is none of that id. It is looked up once, to be found and forgotten.
+    pub(super) fn end_acked(&mut self, now: Instant, peer: u32, ack: AckEntry) -> bool {
+        let Entry::Occupied(found) = self.index.servers.entry((peer, ack.server_id())) else { return false };
+        let slot = *found.get();
+        let rpc = &self.rpcs[slot];
+        if rpc.state == State::Outgoing && rpc.local_port == ack.server_port {
+            found.remove();
+            self.stats.server_acked += 1;
+            self.record_completed(now, slot);
+            self.release(slot);
+        }
+        true
     }
 
     /// Ends a server RPC because its client gave up; the application hears of it if it has the

@@ -4,7 +4,6 @@
 use core::ops::Range;
 
 use peyk_sansio::Instant;
-use peyk_sockbuf::Payload;
 use peyk_wire::homa::{
     Ack, AckEntry, Cutoffs, DATA_HEADER_LEN, Data, Grant, Header, MAX_ACKS, PacketType, Resend, Unreachable,
     UnreachableCode,
@@ -13,12 +12,13 @@ use peyk_wire::homa::{
 use super::{Endpoint, tick_after, tick_of};
 use crate::config::TICK;
 use crate::mutant::is_mutant;
+use crate::outgoing::Retransmit;
 use crate::pacer::Pick;
 use crate::priority::control_priority;
 use crate::resend::Wait;
 use crate::rpc::State;
 use crate::stats::type_index;
-use crate::transmit::{PacketHeader, Path, Transmit};
+use crate::transmit::{PacketHeader, PacketOut, Path, Transmit};
 
 /// IP and UDP headers as the pacer counts them.
 const NETWORK_HEADERS: u32 = 28;
@@ -58,29 +58,45 @@ pub(super) enum ControlKind {
     Unreachable(UnreachableCode),
 }
 
+/// The segment of a message that is sent next.
+struct Segment {
+    slot: u32,
+    range: Range<u32>,
+    priority: u8,
+    /// The end of the range asked for, if it is sent again.
+    resent_to: Option<u32>,
+}
+
 impl Endpoint {
-    /// The next packet to send, `None` if nothing may be sent now.
+    /// The next packet to send, for one who keeps it; `None` if nothing may be sent now.
     #[inline]
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        self.poll_packet(now).map(|packet| packet.to_transmit())
+    }
+
+    /// The next packet to send, `None` if nothing may be sent now.
+    #[inline]
+    pub fn poll_packet(&mut self, now: Instant) -> Option<PacketOut<'_>> {
         if self.is_dirty {
             self.before_drain(now);
         }
         if let Some(control) = self.control.pop_front() {
             return Some(self.control_packet(now, &control));
         }
-        if !self.retransmits.is_empty()
-            && let Some(packet) = self.next_retransmission(now)
-        {
-            return Some(packet);
-        }
-        if !self.queue.is_empty() {
-            // Returned as it is: a packet is large, and taking it out would move it.
-            let packet = self.next_data(now);
-            if packet.is_some() {
-                return packet;
-            }
+        if let Some(segment) = self.next_segment(now) {
+            return Some(self.data_packet(now, segment));
         }
         if self.ack_flush.is_empty() { None } else { self.next_overdue_ack(now) }
+    }
+
+    #[inline]
+    fn next_segment(&mut self, now: Instant) -> Option<Segment> {
+        if !self.retransmits.is_empty()
+            && let Some(segment) = self.next_retransmission()
+        {
+            return Some(segment);
+        }
+        if self.queue.is_empty() { None } else { self.next_data(now) }
     }
 
     /// Queues a control packet for the other side of an RPC.
@@ -168,7 +184,7 @@ impl Endpoint {
         self.granted = granted;
     }
 
-    fn control_packet(&mut self, now: Instant, control: &Control) -> Transmit {
+    fn control_packet(&mut self, now: Instant, control: &Control) -> PacketOut<'static> {
         let (sport, dport, id) = (control.sport, control.dport, control.id);
         let head = |kind| Header::new(kind, sport, dport, id);
         let header = PacketHeader::build(|out| match control.kind {
@@ -195,12 +211,12 @@ impl Endpoint {
         self.stats.sent[type_index(kind)] += 1;
         self.pacer.charge(now, header.len() as u32 + NETWORK_HEADERS);
         let priority = control_priority(self.config.num_priorities);
-        Transmit { path: control.path, priority, header, payload: Payload::new() }
+        PacketOut::control(control.path, priority, header)
     }
 
     /// The next segment that somebody asked for again. These bypass SRPT and pacer, but the pacer
     /// counts them.
-    fn next_retransmission(&mut self, now: Instant) -> Option<Transmit> {
+    fn next_retransmission(&mut self) -> Option<Segment> {
         while let Some(&(slot, generation)) = self.retransmits.front() {
             let rpc = &mut self.rpcs[slot];
             if rpc.generation != generation || !rpc.is_retransmitting {
@@ -212,29 +228,29 @@ impl Endpoint {
                 rpc.is_retransmitting = false;
                 self.retransmits.pop_front();
             }
-            if let Some((segment, range)) = next {
+            if let Some((range, Retransmit { priority, end, .. })) = next {
                 self.stats.data_retransmitted += 1;
-                return Some(self.data_packet(now, slot, segment, range.priority, Some(range.end)));
+                return Some(Segment { slot, range, priority, resent_to: Some(end) });
             }
         }
         None
     }
 
     /// The next segment that is sent for the first time.
-    fn next_data(&mut self, now: Instant) -> Option<Transmit> {
+    fn next_data(&mut self, now: Instant) -> Option<Segment> {
         let (slot, pick) = match self.queue.pop_single() {
             Some(slot) => (slot, None),
             None => self.choose(now)?,
         };
         let rpc = &mut self.rpcs[slot];
         let (peer, out) = (&self.peers[rpc.peer], &mut rpc.out);
-        let segment = out.advance();
-        if segment.start == 0 {
+        let range = out.advance();
+        if range.start == 0 {
             out.on_first_sent(tick_of(now));
         }
-        let priority = if segment.start < out.unscheduled {
+        let priority = if range.start < out.unscheduled {
             let by_remaining = self.config.unsched_by_remaining;
-            let bytes = if by_remaining { out.length - segment.start } else { out.length };
+            let bytes = if by_remaining { out.length - range.start } else { out.length };
             peer.cutoffs.unscheduled_priority(bytes, self.config.num_priorities)
         } else {
             out.sched_prio
@@ -248,9 +264,9 @@ impl Endpoint {
         }
         self.stats.data_originals += 1;
         if let Some(pick) = pick {
-            self.pacer.on_sent(pick, segment.end - segment.start);
+            self.pacer.on_sent(pick, range.end - range.start);
         }
-        Some(self.data_packet(now, slot, segment, priority, None))
+        Some(Segment { slot, range, priority, resent_to: None })
     }
 
     /// Which of the longer messages may send next, and whose turn it was if that is accounted for.
@@ -308,45 +324,31 @@ impl Endpoint {
         self.arm(slot, due);
     }
 
-    /// One segment as a packet: an original, or a retransmission of a range with an end.
-    fn data_packet(
-        &mut self,
-        now: Instant,
-        slot: u32,
-        segment: Range<u32>,
-        priority: u8,
-        resent_to: Option<u32>,
-    ) -> Transmit {
+    /// A segment as a packet.
+    fn data_packet(&mut self, now: Instant, segment: Segment) -> PacketOut<'_> {
+        let Segment { slot, range, priority, resent_to } = segment;
         let rpc = &self.rpcs[slot];
         let peer = &mut self.peers[rpc.peer];
-        let length = segment.end - segment.start;
+        let length = range.end - range.start;
         let head = Header::new(PacketType::Data, rpc.local_port, rpc.peer_port, rpc.id);
         let incoming = resent_to.unwrap_or(rpc.out.unscheduled);
-        let mut data = Data::new(head, rpc.out.length, incoming, segment.start, &[]);
+        let mut data = Data::new(head, rpc.out.length, incoming, range.start, &[]);
         data.cutoff_version = peer.cutoffs.version();
         data.retransmit = u8::from(resent_to.is_some());
         if resent_to.is_none() {
             data.ack = peer.acks.pop();
         }
-        let header = PacketHeader::build(|out| {
-            let (head, _) = out.split_first_chunk_mut().expect("an ACK is longer than DATA's header");
-            data.emit_header(head);
-            DATA_HEADER_LEN
-        });
         self.stats.sent[type_index(PacketType::Data)] += 1;
         self.stats.data_bytes_sent += u64::from(length);
         self.stats.data_sent_at[usize::from(priority & 7)] += 1;
         self.pacer.charge(now, length + DATA_HEADER_LEN as u32 + NETWORK_HEADERS);
-        let segment = if is_mutant!(self.config, RetransmitWrongBytes) && resent_to.is_some() {
-            0..length
-        } else {
-            segment
-        };
-        Transmit { path: peer.path, priority, header, payload: rpc.out.slice(segment) }
+        let is_wrong = is_mutant!(self.config, RetransmitWrongBytes) && resent_to.is_some();
+        let range = if is_wrong { 0..length } else { range };
+        PacketOut::data(peer.path, priority, data, rpc.out.message(), range)
     }
 
     /// An ACK packet for a host with more acks than should wait for the next turn.
-    fn next_overdue_ack(&mut self, now: Instant) -> Option<Transmit> {
+    fn next_overdue_ack(&mut self, now: Instant) -> Option<PacketOut<'static>> {
         while let Some(&peer) = self.ack_flush.last() {
             if self.peers[peer].acks.is_overfull() {
                 self.send_owed_acks(peer);

@@ -93,5 +93,5 @@ fn one_packet_messages_are_single() {
     let mut m = message(100);
     assert_eq!(m.advance(), 0..100);
     assert!(m.is_sent());
-    assert_eq!(m.slice(0..100).len(), 100);
+    assert_eq!(m.message().len(), 100);
 }

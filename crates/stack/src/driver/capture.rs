@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path as FilePath;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use peyk_homa::{Path, Transmit};
+use peyk_homa::{PacketOut, Path};
 use peyk_kevent::udp;
 use peyk_wire::pcapng::{Carriage, Envelope, Writer};
 
@@ -145,10 +145,11 @@ impl<D: Driver> Driver for Capture<D> {
         self.inner.can_send()
     }
 
-    fn send(&mut self, packet: Transmit) {
+    fn send(&mut self, packet: &PacketOut<'_>) {
         let own = self.tape.own(&packet.path);
-        let mut pieces = vec![packet.header.as_slice()];
-        pieces.extend(packet.payload.chunks());
+        let kept = packet.to_transmit();
+        let mut pieces = vec![kept.header.as_slice()];
+        pieces.extend(kept.payload.chunks());
         self.tape.write(own, packet.path.remote, packet.priority << 5, &pieces);
         self.inner.send(packet);
     }
@@ -199,11 +200,11 @@ mod tests {
         let (mut a, b, path) = pair();
         let mut b = Capture::create(b, &dir).unwrap();
         let header = [7u8; 28];
-        a.send(transmit(path, 0, &header, b"first"));
+        a.send(&transmit(path, 0, &header, b"first").as_out());
         a.flush();
         assert_eq!(collect(&mut b).len(), 1);
         let back = Path { remote: SocketAddr::from(([127, 0, 0, 1], 9)), local: 0 };
-        b.send(transmit(back, 5, &header, b"second"));
+        b.send(&transmit(back, 5, &header, b"second").as_out());
         b.flush();
         drop(b);
         let reader = Reader::with_finder(File::open(&dir).unwrap(), Finder::with_udp_ports([1, 9])).unwrap();

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use peyk_homa::{PacketHeader, Transmit};
+use peyk_homa::{PacketHeader, PacketOut, Transmit};
 use peyk_sansio::Prng;
 
 use crate::driver::{Bound, Driver, DriverStats, Handle, Received, Wait, Watched};
@@ -60,14 +60,14 @@ impl<D: Driver> Faulty<D> {
         Faulty { inner, faults, rng: Prng::new(seed), held: Vec::new(), stats: DriverStats::default() }
     }
 
-    fn pass(&mut self, packet: Transmit) {
+    fn pass(&mut self, packet: &Transmit) {
         let mut at = 0;
-        self.inner.send(packet);
+        self.inner.send(&packet.as_out());
         while at < self.held.len() {
             self.held[at].overtaken_by += 1;
             if self.held[at].overtaken_by >= 3 {
                 let held = self.held.remove(at);
-                self.inner.send(held.packet);
+                self.inner.send(&held.packet.as_out());
             } else {
                 at += 1;
             }
@@ -77,7 +77,7 @@ impl<D: Driver> Faulty<D> {
     fn release(&mut self, now: Instant) {
         while let Some(at) = self.held.iter().position(|h| h.until <= now) {
             let held = self.held.remove(at);
-            self.inner.send(held.packet);
+            self.inner.send(&held.packet.as_out());
         }
     }
 
@@ -121,25 +121,26 @@ impl<D: Driver> Driver for Faulty<D> {
         self.inner.can_send()
     }
 
-    fn send(&mut self, mut packet: Transmit) {
+    fn send(&mut self, packet: &PacketOut<'_>) {
         if self.rng.chance(self.faults.drop) {
             self.stats.faults.dropped += 1;
             return;
         }
+        let mut packet = packet.to_transmit();
         if self.rng.chance(self.faults.corrupt) {
             self.stats.faults.corrupted += 1;
             packet = self.spoil(packet);
         }
         if self.rng.chance(self.faults.duplicate) {
             self.stats.faults.duplicated += 1;
-            self.pass(packet.clone());
+            self.pass(&packet);
         }
         if self.held.len() < HELD_MAX && self.rng.chance(self.faults.reorder) {
             self.stats.faults.reordered += 1;
             self.held.push(Held { packet, overtaken_by: 0, until: Instant::now() + HELD });
             return;
         }
-        self.pass(packet);
+        self.pass(&packet);
     }
 
     fn flush(&mut self) {
@@ -186,7 +187,7 @@ mod tests {
         let (a, mut b, path) = pair();
         let mut a = Faulty::new(a, faults, seed);
         for i in 0..count {
-            a.send(transmit(path, 0, &[0; 28], &i.to_be_bytes()));
+            a.send(&transmit(path, 0, &[0; 28], &i.to_be_bytes()).as_out());
         }
         a.flush();
         std::thread::sleep(HELD * 2);
@@ -228,7 +229,7 @@ mod tests {
     fn faulty__corrupts_one_bit() {
         let (a, mut b, path) = pair();
         let mut a = Faulty::new(a, Faults { corrupt: 1.0, ..Faults::default() }, 5);
-        a.send(transmit(path, 0, &[0; 28], &[0; 100]));
+        a.send(&transmit(path, 0, &[0; 28], &[0; 100]).as_out());
         a.flush();
         let got = collect(&mut b);
         assert_eq!(got[0].len(), 128);

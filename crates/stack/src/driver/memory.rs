@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use peyk_homa::{Path, Transmit};
+use peyk_homa::{PacketOut, Path, Transmit};
 use peyk_kevent::{Config, Events, Queue, Token};
 
 use crate::driver::{Bound, Driver, DriverStats, Handle, Received, Wait, Watched};
@@ -99,8 +99,8 @@ impl Driver for MemoryDriver {
         true
     }
 
-    fn send(&mut self, packet: Transmit) {
-        self.burst.push(packet);
+    fn send(&mut self, packet: &PacketOut<'_>) {
+        self.burst.push(packet.to_transmit());
     }
 
     fn flush(&mut self) {
@@ -207,7 +207,7 @@ pub(crate) mod tests {
         let mut a = MemoryDriver::attach(a).unwrap();
         let (_, from) = a.open_local(SocketAddr::from(([0, 0, 0, 0], 77))).unwrap();
         let path = Path { remote: SocketAddr::from(([127, 0, 0, 2], 1)), local: 0 };
-        a.send(transmit(path, 0, &[1; 28], b"x"));
+        a.send(&transmit(path, 0, &[1; 28], b"x").as_out());
         a.flush();
         let mut expected = vec![1; 28];
         expected.push(b'x');

@@ -13,13 +13,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use peyk_homa::{Pacing, Path, Transmit, Unreachable};
+use peyk_homa::{Pacing, PacketOut, Path, Unreachable};
 use peyk_kevent::{
     Config as QueueConfig, Event, Events, Handle, Operands, Queue, RecvMsg, SendMsg, SocketError, Source,
     Token, Train, Wait, What, Why, udp,
 };
-
-use peyk_sockbuf::Payload;
 
 use crate::driver::plan::{Item, Limits, Planner, Short};
 use crate::driver::{Bound, Caps, Driver, DriverStats, Received, Watched};
@@ -203,13 +201,6 @@ impl UdpDriver {
             train.start(to, class)
         }
         train
-    }
-
-    /// Puts the first packet into an empty train, which takes any.
-    fn first(&mut self, train: &mut Train, header: &[u8], payload: Payload) {
-        if train.push(header, payload).is_err() {
-            self.stats.dropped_other += 1;
-        }
     }
 
     fn recycle(&mut self, mut train: Box<Train>) {
@@ -559,23 +550,23 @@ impl Driver for UdpDriver {
         self.backlog < BACKLOG
     }
 
-    fn send(&mut self, packet: Transmit) {
+    fn send(&mut self, packet: &PacketOut<'_>) {
         if self.planner.packets() >= BURST {
             self.flush();
         }
         let local = packet.path.local;
         let limits = if self.local(local).is_none_or(|l| l.gso) { self.trains } else { SINGLES };
-        let item = item_of(&packet);
+        let item = item_of(packet);
         let at = self.planner.place(&item, limits);
         if at == self.burst.len() {
             let train = self.train(local, item.remote, item.priority);
             self.burst.push(train);
         }
-        if let Err(payload) = self.burst[at].push(packet.header.as_slice(), packet.payload) {
-            // More slices than a train may have: continue with another.
+        if !add(&mut self.burst[at], packet) {
+            // More slices than a train may have: continue with another, which takes any packet while empty.
             self.planner.place_anew(&item, limits);
             let mut train = self.train(local, item.remote, item.priority);
-            self.first(&mut train, packet.header.as_slice(), payload);
+            self.stats.dropped_other += u64::from(!add(&mut train, packet));
             self.burst.push(train);
         }
         if self.planner.is_one_full() {
@@ -626,17 +617,20 @@ impl Driver for UdpDriver {
     }
 }
 
-fn item_of(packet: &Transmit) -> Item {
-    let header = packet.header.as_slice();
-    let key = header.get(KEY_AT..KEY_AT + 8).and_then(|k| k.try_into().ok()).map_or(0, u64::from_be_bytes);
+fn item_of(packet: &PacketOut<'_>) -> Item {
     Item {
         local: packet.path.local,
         remote: packet.path.remote,
         priority: packet.priority,
-        control: packet.payload.is_empty(),
+        control: packet.payload_len() == 0,
         len: packet.len(),
-        key,
+        key: packet.id(),
     }
+}
+
+/// Puts a packet together at the end of a train. False, changing nothing, if it does not fit.
+fn add(train: &mut Train, packet: &PacketOut<'_>) -> bool {
+    train.push_slice(packet.header_len(), |out| packet.write_header(out), packet.message(), packet.range())
 }
 
 fn count_sent(stats: &mut DriverStats, train: &Train) {

@@ -4,6 +4,7 @@ use std::net::UdpSocket;
 
 use super::*;
 use crate::driver::memory::tests::transmit;
+use peyk_homa::Transmit;
 use peyk_kevent::Backend;
 
 const HEADER: [u8; 28] = [9; 28];
@@ -56,7 +57,10 @@ fn packets__arrive_whole_and_in_order() {
         for bind in ["127.0.0.1:0", "[::1]:0"] {
             let (path, from) = connected(&mut a, &mut b, bind);
             for i in 0..100usize {
-                a.send(transmit(path, 3, &HEADER, &vec![i as u8; [0, 1, 100, 1372, 600][i % 5] + i / 5]));
+                a.send(
+                    &transmit(path, 3, &HEADER, &vec![i as u8; [0, 1, 100, 1372, 600][i % 5] + i / 5])
+                        .as_out(),
+                );
             }
             a.flush();
             let got = collect(&mut b, 100);
@@ -79,7 +83,7 @@ fn trains__leave_and_arrive_as_such() {
     on_both(|mut a, mut b| {
         let (path, _) = connected(&mut a, &mut b, "127.0.0.1:0");
         for i in 0..64u8 {
-            a.send(transmit(path, 0, &HEADER, &[i; 128]));
+            a.send(&transmit(path, 0, &HEADER, &[i; 128]).as_out());
         }
         a.flush();
         let got = collect(&mut b, 64);
@@ -100,7 +104,7 @@ fn large_payloads__are_gathered_in_place() {
         let header = peyk_homa::PacketHeader::copy_from(&HEADER);
         for start in (0..message.len()).step_by(8900) {
             let part = payload.slice(start..message.len().min(start + 8900));
-            a.send(Transmit { path, priority: 0, header, payload: part });
+            a.send(&Transmit { path, priority: 0, header, payload: part }.as_out());
         }
         a.flush();
         let got = collect(&mut b, 200_000usize.div_ceil(8900));
@@ -114,11 +118,11 @@ fn dual_stack__speaks_to_ipv4_by_plain_addresses() {
     on_both(|mut a, mut b| {
         let (local, from) = a.open_local("[::]:0".parse().unwrap()).unwrap();
         let (back, remote) = b.open_local("127.0.0.1:0".parse().unwrap()).unwrap();
-        a.send(transmit(Path { remote, local }, 1, &HEADER, b"out"));
+        a.send(&transmit(Path { remote, local }, 1, &HEADER, b"out").as_out());
         a.flush();
         let got = collect(&mut b, 1);
         assert_eq!(got[0].0.remote, SocketAddr::from(([127, 0, 0, 1], from.port())));
-        b.send(transmit(Path { remote: got[0].0.remote, local: back }, 1, &HEADER, b"in"));
+        b.send(&transmit(Path { remote: got[0].0.remote, local: back }, 1, &HEADER, b"in").as_out());
         b.flush();
         assert_eq!(collect(&mut a, 1)[0].0, Path { remote, local });
     });
@@ -133,7 +137,7 @@ fn closed_port__is_reported() {
             let (local, _) = a.open_local(bind.parse().unwrap()).unwrap();
             let mut seen = Vec::new();
             let until = Instant::now() + Duration::from_secs(5);
-            a.send(transmit(Path { remote: gone, local }, 0, &HEADER, b"anyone?"));
+            a.send(&transmit(Path { remote: gone, local }, 0, &HEADER, b"anyone?").as_out());
             a.flush();
             while seen.is_empty() && Instant::now() < until {
                 a.poll(Wait::until(until), &mut |r| {
@@ -155,8 +159,8 @@ fn unreachable_host__is_reported_and_others_get_theirs() {
         let (path, _) = connected(&mut a, &mut b, "127.0.0.1:0");
         // A socket bound to loopback has no route to other networks.
         let nowhere = SocketAddr::from(([192, 0, 2, 1], 9));
-        a.send(transmit(Path { remote: nowhere, ..path }, 0, &HEADER, b"lost"));
-        a.send(transmit(path, 0, &HEADER, b"kept"));
+        a.send(&transmit(Path { remote: nowhere, ..path }, 0, &HEADER, b"lost").as_out());
+        a.send(&transmit(path, 0, &HEADER, b"kept").as_out());
         a.flush();
         assert_eq!(collect(&mut b, 1)[0].1[28..], *b"kept");
         let stats = a.stats().clone();
@@ -170,12 +174,12 @@ fn closed_local__drops_and_its_number_is_reused() {
     on_both(|mut a, mut b| {
         let (path, _) = connected(&mut a, &mut b, "127.0.0.1:0");
         a.close_local(path.local);
-        a.send(transmit(path, 0, &HEADER, b"late"));
+        a.send(&transmit(path, 0, &HEADER, b"late").as_out());
         a.flush();
         assert_eq!(a.stats().dropped_closed, 1);
         let (path2, _) = connected(&mut a, &mut b, "127.0.0.1:0");
         assert_eq!(path2.local, path.local);
-        a.send(transmit(path2, 0, &HEADER, b"again"));
+        a.send(&transmit(path2, 0, &HEADER, b"again").as_out());
         a.flush();
         assert_eq!(collect(&mut b, 1)[0].1[28..], *b"again");
     });
@@ -220,7 +224,7 @@ fn refused_trains__are_sent_apart_and_then_not_made() {
         }
         let before = a.stats().trains_sent;
         for _ in 0..5 {
-            a.send(transmit(path, 0, &HEADER, &[7; 500]));
+            a.send(&transmit(path, 0, &HEADER, &[7; 500]).as_out());
         }
         a.flush();
         assert_eq!(collect(&mut b, 5).len(), 5);
@@ -233,7 +237,7 @@ fn many_packets__flush_by_themselves_and_all_arrive() {
     on_both(|mut a, mut b| {
         let (path, _) = connected(&mut a, &mut b, "127.0.0.1:0");
         for i in 0..(BURST + 100) as u32 {
-            a.send(transmit(path, 2, &HEADER, &i.to_be_bytes()));
+            a.send(&transmit(path, 2, &HEADER, &i.to_be_bytes()).as_out());
         }
         a.flush();
         let got = collect(&mut b, BURST + 100);
@@ -246,7 +250,7 @@ fn many_packets__flush_by_themselves_and_all_arrive() {
 /// Sends `count` single packets, each of which is received before the next.
 fn one_by_one(a: &mut UdpDriver, path: Path, b: &mut UdpDriver, from: SocketAddr, count: u32) {
     for i in 0..count {
-        a.send(transmit(path, 1, &HEADER, &i.to_be_bytes()));
+        a.send(&transmit(path, 1, &HEADER, &i.to_be_bytes()).as_out());
         a.flush();
         let got = collect(b, 1);
         assert_eq!((got[0].0.remote, &got[0].1[28..]), (from, &i.to_be_bytes()[..]));
@@ -268,8 +272,10 @@ fn flow__one_host_gets_a_socket_of_its_own_and_others_are_heard() {
             // Both ways, single packets and trains, and nobody else is forgotten.
             one_by_one(&mut a, Path { remote: peer, local }, &mut b, address, 100);
             for i in 0..64u8 {
-                b.send(transmit(Path { remote: address, local: peer_local }, 0, &HEADER, &[i; 128]));
-                a.send(transmit(Path { remote: peer, local }, 0, &HEADER, &[i; 128]));
+                b.send(
+                    &transmit(Path { remote: address, local: peer_local }, 0, &HEADER, &[i; 128]).as_out(),
+                );
+                a.send(&transmit(Path { remote: peer, local }, 0, &HEADER, &[i; 128]).as_out());
             }
             b.flush();
             a.flush();
@@ -296,7 +302,7 @@ fn flow__crowds_of_single_packets_become_trains() {
         assert_eq!(b.stats().flows_opened, 1);
         for _ in 0..40 {
             for i in 0..32u8 {
-                a.send(transmit(path, 0, &HEADER, &[i; 128]));
+                a.send(&transmit(path, 0, &HEADER, &[i; 128]).as_out());
             }
             a.flush();
             let order: Vec<u8> = collect(&mut b, 32).iter().map(|(_, d)| d[28]).collect();
@@ -304,7 +310,7 @@ fn flow__crowds_of_single_packets_become_trains() {
         }
         let before = b.stats().trains_received;
         for i in 0..32u8 {
-            a.send(transmit(path, 0, &HEADER, &[i; 128]));
+            a.send(&transmit(path, 0, &HEADER, &[i; 128]).as_out());
         }
         a.flush();
         assert_eq!(collect(&mut b, 32).len(), 32);
@@ -325,7 +331,7 @@ fn flow__a_closed_port_is_reported_all_the_same() {
         let until = Instant::now() + Duration::from_secs(5);
         let mut seen = Vec::new();
         while seen.is_empty() && Instant::now() < until {
-            a.send(transmit(path, 0, &HEADER, b"anyone?"));
+            a.send(&transmit(path, 0, &HEADER, b"anyone?").as_out());
             a.flush();
             let short = Instant::now() + Duration::from_millis(20);
             a.poll(Wait::until(short), &mut |r| {
