@@ -31,7 +31,8 @@ pub const CONTESTANTS: [(&str, Contestant); 4] = [
     ("mutex and condition variables", condvar),
 ];
 
-/// Times so many writes and the reading of all their bytes; checks the number at the head of each.
+/// Times so many writes and the reading of all their bytes; checks the number at the head of each. Each end is
+/// moved to its thread: side by side on one stack they would share a cache line that both write.
 fn run(
     cpus: &[usize],
     count: usize,
@@ -39,7 +40,7 @@ fn run(
     mut read: impl FnMut(&mut [u8]) + Send,
 ) -> f64 {
     thread::scope(|scope| {
-        scope.spawn(|| {
+        scope.spawn(move || {
             let _ = peyk::pin_to_cpu(cpus[1]);
             let mut bytes = [0; WRITE];
             for number in 0..count as u64 {
@@ -47,7 +48,7 @@ fn run(
                 write(&bytes);
             }
         });
-        let reading = scope.spawn(|| {
+        let reading = scope.spawn(move || {
             let _ = peyk::pin_to_cpu(cpus[0]);
             let mut bytes = [0; WRITE];
             let start = Instant::now();
@@ -62,8 +63,6 @@ fn run(
 }
 
 fn sockbuf(cpus: &[usize], publish_every: usize) -> f64 {
-    // Each end is moved to its thread, here and below: side by side on this one's stack they would share a cache
-    // line that both write.
     let (mut writer, mut reader) = stream(Config { limit: LIMIT, ..Config::default() });
     let mut unpublished = 0;
     let write = move |mut bytes: &[u8]| {
