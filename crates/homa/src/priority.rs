@@ -145,13 +145,14 @@ impl Cutoffs {
         cutoffs
     }
 
-    /// Replaces the table, makes it consistent and raises the version.
+    /// Replaces the table, makes it consistent and raises the version. One for more levels than there are
+    /// keeps its highest: without, every message would be left with the lowest.
     pub fn install(&mut self, cutoffs: [u32; LEVELS]) {
-        self.table = cutoffs;
+        let levels = self.config.num_priorities as usize;
+        let used = LEVELS - cutoffs.iter().rev().take_while(|&&cutoff| cutoff == 0).count();
+        self.table = [0; LEVELS];
+        self.table[..levels].copy_from_slice(&cutoffs[used.saturating_sub(levels)..][..levels]);
         self.table[0] = UNLIMITED;
-        for entry in &mut self.table[self.config.num_priorities as usize..] {
-            *entry = 0;
-        }
         let lowest_unscheduled = (0..LEVELS).rev().find(|&i| self.table[i] >= UNLIMITED_FROM);
         self.max_sched_prio = (lowest_unscheduled.unwrap_or(0) as u8).saturating_sub(1);
         // 0 on the wire means "no CUTOFFS seen", so the version skips it.
