@@ -96,9 +96,9 @@
 //! What is sent is a [`Payload`]: made of a `Vec<u8>`, a `String`, `Bytes` or a [`Message`]
 //! without a copy. What is received is a [`Message`]: memory of the stack, lent until the last
 //! clone is dropped. It is one slice up to 64 KiB and a few chunks beyond. Who keeps as many as
-//! [`Config::receive_memory`](crate::Config::receive_memory) holds gets no more; a program that
-//! waits for further responses all the same, with `call_many` perhaps, gets
-//! [`RpcError::NoMemory`] for them after ten seconds.
+//! [`Config::receive_memory`](crate::Config::receive_memory) holds, or the part of it that a shard
+//! has, gets no more; a program that waits for further responses all the same, with `call_many`
+//! perhaps, gets [`RpcError::NoMemory`] for them after ten seconds.
 //!
 //! # Clean ends
 //!

@@ -141,7 +141,7 @@ fn client__little_receive_memory(world: World) {
 
 fn client__holds_more_than_its_memory(world: World) {
     let limits = |c: &mut Config| {
-        c.receive_memory = 1 << 20;
+        c.receive_memory = c.shards << 20;
         c.homa.memory_timeout_ticks = 300;
     };
     let (a, b) = (world.stack(), world.stack_with(limits));

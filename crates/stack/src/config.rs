@@ -42,9 +42,9 @@ pub struct Config {
     pub cpus: Vec<usize>,
     /// UDP port that carries the Homa packets of bound sockets; 0 takes any free port.
     pub udp_port: u16,
-    /// Memory of each shard for messages being received or not yet dropped by the application, in
-    /// bytes; rounded up to pages of 64 KiB. Touched only as it is needed. A socket that only makes
-    /// requests lives on one shard.
+    /// Memory for messages being received or not yet dropped by the application, in bytes; rounded
+    /// up to pages of 64 KiB. Touched only as it is needed. Divided evenly among the shards; a socket
+    /// that only makes requests lives on one of them.
     ///
     /// An application that keeps more than this gets no further messages until it drops some; if it
     /// drops none for [`memory_timeout_ticks`](peyk_homa::Config::memory_timeout_ticks), because it
@@ -104,7 +104,7 @@ impl Config {
         self.with_cpus([cpu])
     }
 
-    /// Takes this many bytes of memory on each shard for messages received.
+    /// Takes this many bytes of memory for messages received.
     #[must_use]
     pub fn with_receive_memory(self, bytes: usize) -> Config {
         Config { receive_memory: bytes, ..self }

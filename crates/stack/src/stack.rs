@@ -366,10 +366,15 @@ fn wait_for<T>(starting: &[(mpsc::Receiver<Started>, T)]) -> Result<(Vec<Arc<Sha
     Ok((shards, caps.expect("a stack has a shard")))
 }
 
-/// What one of `count` shards is told of the stack's configuration.
+/// What one of `count` shards is told of the stack's configuration: its part of what is divided.
 fn config_of(config: &Config, number: u8, count: u8) -> Config {
     let mut own = config.clone();
     (own.homa.shard, own.homa.shards) = (number, count);
+    // The longest message must fit, or it could be received by no shard at all.
+    let longest = (config.homa.max_message as usize).next_multiple_of(PAGE) + PAGE;
+    let part = config.receive_memory / usize::from(count);
+    own.receive_memory = part.max(longest.min(config.receive_memory));
+    own.homa.max_send_bytes /= u64::from(count);
     own.seed = config.seed.map(|seed| seed.wrapping_add(u64::from(number)));
     if !config.cpus.is_empty() {
         own.cpus = vec![config.cpus[usize::from(number) % config.cpus.len()]];

@@ -49,7 +49,9 @@ impl World {
     pub fn config(self) -> Config {
         let mut config = Config::default().with_backend(self.backend).with_udp_port(0);
         config.homa.timeout_ticks = 5 * DEFAULT_TIMEOUT;
-        config.with_shards(shards())
+        // As much for each shard as one alone has: tests keep many responses of one socket.
+        let memory = config.receive_memory * shards();
+        config.with_shards(shards()).with_receive_memory(memory)
     }
 
     pub fn stack(self) -> Stack {
