@@ -145,13 +145,15 @@ impl Cutoffs {
         cutoffs
     }
 
-    /// Replaces the table, makes it consistent and raises the version. One for more levels than there are
-    /// keeps its highest: without, every message would be left with the lowest.
+    /// Replaces the table, makes it consistent and raises the version. Levels above those in use are cut
+    /// off, as in HomaModule, unless every message would be left with the lowest: then the lower ones go.
     pub fn install(&mut self, cutoffs: [u32; LEVELS]) {
         let levels = self.config.num_priorities as usize;
         let used = LEVELS - cutoffs.iter().rev().take_while(|&&cutoff| cutoff == 0).count();
+        let is_left = cutoffs[1..].iter().take(levels - 1).any(|&cutoff| cutoff != 0);
+        let from = if is_left { 0 } else { used.saturating_sub(levels) };
         self.table = [0; LEVELS];
-        self.table[..levels].copy_from_slice(&cutoffs[used.saturating_sub(levels)..][..levels]);
+        self.table[..levels].copy_from_slice(&cutoffs[from..][..levels]);
         self.table[0] = UNLIMITED;
         let lowest_unscheduled = (0..LEVELS).rev().find(|&i| self.table[i] >= UNLIMITED_FROM);
         self.max_sched_prio = (lowest_unscheduled.unwrap_or(0) as u8).saturating_sub(1);
