@@ -5,6 +5,7 @@ use peyk::kcm::framer::{Kafka, RespCommand};
 use peyk::kcm::{Config, Event, Mux, Order, SendFlags, ServeOptions, Steer, Target, TlsConn};
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn pull(order: Order) -> Config {
     Config { steer: Steer::Pull, order, ..Config::default() }
@@ -118,6 +119,58 @@ fn serve__a_handler_that_panics_ends_its_connection_only() {
         assert_eq!(read_msg(&good).unwrap(), i.to_be_bytes());
     }
     until("it is freed", || mux.psocks().len() == 1);
+}
+
+/// Whoever takes more than one message that is worth a wake-up makes the others wait for the first.
+#[test]
+fn serve__dear_messages_are_taken_one_by_one() {
+    let (mux, socket) = Mux::open(pull(Order::Any)).unwrap();
+    let here = mux.listen(loopback(), frames(), false).unwrap();
+    // A message "g" and a number is being handled until the gate of that number is open.
+    let gates: Arc<[AtomicBool; 4]> = Arc::default();
+    let (enter, entered) = std::sync::mpsc::channel();
+    let handler_gates = gates.clone();
+    let _workers = mux
+        .serve(&socket, ServeOptions { threads: 2, ..ServeOptions::default() }, move |message, replies| {
+            match message.bytes[4..] {
+                [b'g', number] => {
+                    enter.send(number).unwrap();
+                    until("a gate is open", || handler_gates[usize::from(number)].load(Ordering::Acquire));
+                }
+                [b'd'] => std::thread::sleep(Duration::from_millis(1)),
+                _ => {}
+            }
+            replies.reply(message.bytes);
+        })
+        .unwrap();
+    let open = |number: usize| gates[number].store(true, Ordering::Release);
+    let clients = [(); 3].map(|()| {
+        let client = TcpStream::connect(here.local_addr()).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client
+    });
+    // Until that is known of them.
+    for _ in 0..100 {
+        write_all(&clients[0], &msg(b"d"));
+        assert_eq!(read_msg(&clients[0]).unwrap(), b"d");
+    }
+    for number in [0, 1] {
+        write_all(&clients[usize::from(number)], &msg(&[b'g', number]));
+        assert_eq!(entered.recv_timeout(PATIENCE).unwrap(), number);
+    }
+    // Both are at work when these come. One becomes free, then the other, and then the first again.
+    let waiting = [&b"g\x02"[..], b"g\x03", b"x1", b"x2", b"x3", b"x4"];
+    write_all(&clients[2], &waiting.map(msg).concat());
+    for number in [2, 3] {
+        open(usize::from(number) - 2);
+        assert_eq!(entered.recv_timeout(PATIENCE).unwrap(), number);
+    }
+    open(2);
+    for expected in [&b"g\x02"[..], b"x1", b"x2", b"x3", b"x4"] {
+        assert_eq!(read_msg(&clients[2]).unwrap(), expected, "it waits for another message");
+    }
+    open(3);
+    assert_eq!(read_msg(&clients[2]).unwrap(), b"g\x03");
 }
 
 #[test]

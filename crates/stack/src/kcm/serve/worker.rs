@@ -207,7 +207,7 @@ impl<F: Fn(Incoming<'_>, &mut Replies<'_>)> Worker<F> {
         }
         core.mux.advance(shared.now());
         let idle = shared.idle.load(Ordering::Acquire);
-        let share = (waiting / (idle + 1)).clamp(1, SHARE);
+        let share = (waiting / (idle + 1)).min(self.worth()).clamp(1, SHARE);
         self.take(&mut core, share);
         let is_left = core.mux.waiting_messages() > 0;
         shared.leave(core);
@@ -227,6 +227,12 @@ impl<F: Fn(Incoming<'_>, &mut Replies<'_>)> Worker<F> {
                 self.conns.push(conn.clone());
             }
         }
+    }
+
+    /// Messages that cost as much as a wake-up. Whoever takes more at once while all are busy makes them wait
+    /// for each other, and for him when somebody else has become free.
+    fn worth(&self) -> usize {
+        (self.shift.wake_ns / self.shift.estimate.get().max(1)) as usize
     }
 
     /// Whether handling so many messages is not worth waking another thread.
