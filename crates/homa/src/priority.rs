@@ -146,14 +146,20 @@ impl Cutoffs {
     }
 
     /// Replaces the table, makes it consistent and raises the version. Levels above those in use are cut
-    /// off, as in HomaModule, unless every message would be left with the lowest: then the lower ones go.
+    /// off, as in HomaModule, unless every message would be left with the lowest: then the cutoffs are thinned
+    /// out evenly.
     pub fn install(&mut self, cutoffs: [u32; LEVELS]) {
         let levels = self.config.num_priorities as usize;
-        let used = LEVELS - cutoffs.iter().rev().take_while(|&&cutoff| cutoff == 0).count();
-        let is_left = cutoffs[1..].iter().take(levels - 1).any(|&cutoff| cutoff != 0);
-        let from = if is_left { 0 } else { used.saturating_sub(levels) };
         self.table = [0; LEVELS];
-        self.table[..levels].copy_from_slice(&cutoffs[from..][..levels]);
+        self.table[..levels].copy_from_slice(&cutoffs[..levels]);
+        let upper = levels - 1;
+        let given = || cutoffs[1..].iter().copied().filter(|&cutoff| cutoff != 0);
+        if self.table[1..levels].iter().all(|&cutoff| cutoff == 0) && given().count() > 0 {
+            for (at, place) in self.table[1..levels].iter_mut().enumerate() {
+                let nth = (2 * at + 1) * given().count() / (2 * upper);
+                *place = given().nth(nth).unwrap_or(0);
+            }
+        }
         self.table[0] = UNLIMITED;
         let lowest_unscheduled = (0..LEVELS).rev().find(|&i| self.table[i] >= UNLIMITED_FROM);
         self.max_sched_prio = (lowest_unscheduled.unwrap_or(0) as u8).saturating_sub(1);

@@ -89,13 +89,15 @@ fn own_consistency_rule() {
 #[test]
 fn own_table_for_more_levels_leaves_some_for_short_messages() {
     for (n, short, long) in
-        [(1, 0, 0), (2, 1, 0), (3, 2, 1), (4, 3, 2), (5, 4, 4), (6, 5, 5), (7, 6, 6), (8, 7, 6)]
+        [(1, 0, 0), (2, 1, 1), (3, 2, 1), (4, 3, 2), (5, 4, 4), (6, 5, 5), (7, 6, 6), (8, 7, 6)]
     {
         let own = levels(n);
         assert_eq!((own.level_of(200), own.level_of(2_800)), (short, long), "{n} levels");
     }
-    assert_eq!(levels(4).table(), &[UNLIMITED, 15_000, 2_800, 200, 0, 0, 0, 0]);
-    assert_eq!((levels(4).max_sched_prio(), levels(5).max_sched_prio()), (0, 3));
+    assert_eq!(levels(2).table(), &[UNLIMITED, 2_800, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(levels(3).table(), &[UNLIMITED, 15_000, 200, 0, 0, 0, 0, 0]);
+    assert_eq!(levels(4).table(), &[UNLIMITED, 1_000_000, 2_800, 200, 0, 0, 0, 0]);
+    assert_eq!([2, 4, 5].map(|n| levels(n).max_sched_prio()), [0, 0, 3]);
     let mut own = levels(4);
     own.install([UNLIMITED, 1_000_000, 1_500, 300, 0, 0, 0, 0]);
     assert_eq!((own.level_of(1_500), own.max_sched_prio()), (2, 0), "one for as many stays");
