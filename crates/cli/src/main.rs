@@ -9,6 +9,7 @@ mod command;
 mod flags;
 mod kevent_bench;
 mod load;
+mod loopback;
 mod node;
 mod outcome;
 mod prng;

@@ -18,7 +18,7 @@ mod build;
 pub mod check;
 mod plumbing;
 pub mod probe;
-mod tools;
+pub mod tools;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -8,6 +8,7 @@ use crate::{
     command::bench::write_json,
     flags::{BenchKevent, KeventCase},
     kevent_bench::{Effort, Findings, datagrams, files, http, posts, streams, submits, unpin, waiting},
+    loopback,
     progress::Bar,
 };
 
@@ -16,6 +17,7 @@ struct Report<'a> {
     rounds: usize,
     milliseconds_per_round: u64,
     queue: String,
+    tcp: &'a str,
     #[serde(flatten)]
     findings: &'a Findings,
 }
@@ -26,6 +28,7 @@ pub fn run(flags: &BenchKevent) -> Result<()> {
     let time = Duration::from_millis(if flags.quick { 150 } else { 300 });
     let effort = Effort { rounds, time };
     let folder = flags.folder.clone().unwrap_or_else(std::env::temp_dir);
+    let tcp = if flags.system_tcp { loopback::as_it_is() } else { loopback::enter() };
     let mut findings = Findings::default();
     let mut failed = 0;
     let bar = Bar::new(flags.cases.len() as u64, "bench kevent");
@@ -40,11 +43,12 @@ pub fn run(flags: &BenchKevent) -> Result<()> {
         bar.advance(1);
     }
     bar.finish();
+    println!("\n{tcp}");
     print(&findings);
     if let Some(path) = &flags.json {
         let queue = peyk::kevent::Queue::new(peyk::kevent::Config::default())?.caps().to_string();
         let milliseconds_per_round = time.as_millis() as u64;
-        write_json(path, &Report { rounds, milliseconds_per_round, queue, findings: &findings })?;
+        write_json(path, &Report { rounds, milliseconds_per_round, queue, tcp: &tcp, findings: &findings })?;
         println!("\nWrote {}", path.display());
     }
     anyhow::ensure!(failed == 0, "{failed} cases failed");
