@@ -67,6 +67,10 @@ pub struct Spec {
     #[arg(long, value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sizes: Option<PathBuf>,
+    /// The sizes of the workload as HomaModule's benchmarks have them, and `demo` and `cluster`: at most 1 MB.
+    #[arg(long, conflicts_with = "sizes")]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub capped: bool,
     /// Share of each host's link in use, headers and grants included: 0.8 or 80% [default: 0.8].
     #[arg(long, value_parser = share, value_name = "SHARE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -223,6 +227,7 @@ impl Spec {
     /// The workload for people and results.
     pub fn workload_name(&self) -> String {
         match (self.workload(), &self.sizes) {
+            (Some(name), _) if self.capped => format!("{name}, at most 1 MB").to_lowercase(),
             (Some(name), _) => name.to_string().to_lowercase(),
             (None, Some(file)) => file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             (None, None) => String::new(),

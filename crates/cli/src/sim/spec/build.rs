@@ -24,8 +24,8 @@ impl Spec {
         let transport: Transport = self.transport_name().parse().map_err(anyhow::Error::msg)?;
         let sizes = self.message_sizes()?;
         let payload_share = match self.workload() {
-            Some(workload) => workload.payload_share(),
-            None => sizes.payload_share(),
+            Some(workload) if !self.capped => workload.payload_share(),
+            _ => sizes.payload_share(),
         };
         let packets = |messages: f64| messages * (2.0 + sizes.mean() / 700.0);
         let work = match self.kind {
@@ -93,13 +93,15 @@ impl Spec {
         ensure!(self.buffer.is_none_or(|bytes| bytes >= 3_000), "a buffer must hold two packets: 3000 bytes");
         let is_load = self.kind == Kind::Load;
         let for_incast = self.senders.is_some() || self.message_bytes.is_some() || self.rounds.is_some();
+        ensure!(!self.capped || self.sizes.is_none(), "capped is for the sizes of a workload, not of a file");
         ensure!(!is_load || !for_incast, "senders, message_bytes and rounds are for `kind = \"incast\"`");
         Ok(())
     }
 
     fn message_sizes(&self) -> Result<Sizes> {
         let Some(file) = &self.sizes else {
-            return Ok(Sizes::of(self.workload().unwrap_or(Name::W4), Encoding::Simulation, 1));
+            let encoding = if self.capped { Encoding::Linux } else { Encoding::Simulation };
+            return Ok(Sizes::of(self.workload().unwrap_or(Name::W4), encoding, 1));
         };
         let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
         let sizes = Sizes::parse(&text).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?;
@@ -188,7 +190,7 @@ mod tests {
 
     #[test]
     fn experiment_says_what_cannot_be() {
-        let cases: [(Spec, &str); 8] = [
+        let cases: [(Spec, &str); 9] = [
             (Spec { load: Some(0.0), ..Spec::default() }, "share of the network"),
             (Spec { hosts: Some(1), ..Spec::default() }, "2 to 4096"),
             (Spec { hosts: Some(20), ..Spec::default() }, "as 16 or 32"),
@@ -197,6 +199,7 @@ mod tests {
             (Spec { transport: Some("avian".into()), ..Spec::default() }, "avian"),
             (Spec { fifo_priority: Some(8), ..Spec::default() }, "0 to 7"),
             (Spec { senders: Some(3), ..Spec::default() }, "incast"),
+            (Spec { capped: true, sizes: Some("sizes.txt".into()), ..Spec::default() }, "of a workload"),
         ];
         for (spec, reason) in cases {
             let error = spec.experiment().expect_err(reason).to_string();
@@ -224,6 +227,8 @@ mod tests {
         assert!(!homa.unsched_by_remaining);
         assert_eq!(homa.unsched_cutoffs.iter().filter(|&&c| c > 0).count(), 3);
         assert_eq!(experiment.topology.hosts(), 32);
+        let capped = Spec { capped: true, ..Spec::default() }.experiment().unwrap().0;
+        assert_eq!((capped.sizes.quantile(1.0), capped.sizes.quantile(0.5)), (1_000_000, 662));
         let shipped = Spec { settings: Settings::Shipped, ..Spec::default() }.experiment().unwrap().0;
         assert_eq!(shipped.homa.unsched_bytes, simulated().unsched_bytes);
         assert_eq!(shipped.carriage.data_header_bytes, 56);
