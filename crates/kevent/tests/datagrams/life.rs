@@ -1,6 +1,6 @@
 //! The life of a queue and of its receives: cancelled, refused, torn down, forced to a backend, forked.
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use peyk_kevent::{
     Backend, BackendKind, Config, Events, Queue, RecvMsg, Refusal, SendMsg, Spin, Token, Train, Wait, What,
+    udp,
 };
 
 use crate::common::*;
@@ -73,6 +74,20 @@ impl Drop for Stop<'_> {
     }
 }
 
+/// A socket at an address that the last round has freed. Children that other tests start have copies of all
+/// descriptors from their fork to their exec: until then the address is in use.
+fn bind_again(to: SocketAddr) -> udp::Bound {
+    let start = Instant::now();
+    loop {
+        match udp::bind(to, &udp::Options::default()) {
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && start.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            bound => return bound.unwrap(),
+        }
+    }
+}
+
 #[test]
 fn teardown__with_traffic_in_flight_leaks_nothing() {
     let _alone = ALONE.lock().unwrap();
@@ -93,7 +108,8 @@ fn teardown__with_traffic_in_flight_leaks_nothing() {
             let mut leases = Vec::new();
             for round in 0..50 {
                 let mut q = queue(backend);
-                let (_source, _) = open(&mut q, &to.to_string(), 0);
+                let source = q.adopt(bind_again(to).fd).unwrap();
+                listen(&mut q, &source, 0);
                 let mut events = Events::default();
                 for _ in 0..5 {
                     let spin = if round % 2 == 0 { Spin::Sleep } else { Spin::Spin };
