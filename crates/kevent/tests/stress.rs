@@ -46,6 +46,9 @@ struct World {
     /// Operations without a last event: token by id.
     open: HashMap<OpId, u64>,
     pairs: Vec<Pair>,
+    /// Where pairs are made: a port of its own for each would use all ports up in a minute, for a port rests
+    /// after its last connection.
+    door: TcpListener,
     listener: Source,
     addr: std::net::SocketAddr,
     file: Source,
@@ -55,11 +58,10 @@ struct World {
     refused: u64,
 }
 
-fn nonblocking_pair(q: &mut Queue) -> Pair {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+fn nonblocking_pair(q: &mut Queue, door: &TcpListener) -> Pair {
+    let theirs = TcpStream::connect(door.local_addr().unwrap()).unwrap();
     theirs.set_nonblocking(true).unwrap();
-    let ours = q.adopt(OwnedFd::from(listener.accept().unwrap().0)).unwrap();
+    let ours = q.adopt(OwnedFd::from(door.accept().unwrap().0)).unwrap();
     Pair { ours, theirs, receiving: false }
 }
 
@@ -78,6 +80,7 @@ impl World {
         let mut q = Queue::new(config).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
+        let door = TcpListener::bind("127.0.0.1:0").unwrap();
         let file =
             std::fs::File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
         file.set_len(300_000).unwrap();
@@ -85,7 +88,8 @@ impl World {
             handle: q.handle(),
             listener: q.adopt(OwnedFd::from(listener)).unwrap(),
             file: q.adopt(OwnedFd::from(file)).unwrap(),
-            pairs: (0..6).map(|_| nonblocking_pair(&mut q)).collect(),
+            pairs: (0..6).map(|_| nonblocking_pair(&mut q, &door)).collect(),
+            door,
             q,
             events: Events::default(),
             random: Prng::new(seed),
@@ -178,7 +182,7 @@ impl World {
                 let mode = if self.below(2) == 0 { CloseMode::Graceful } else { CloseMode::Abort };
                 // Closing waits for the peer to take what was sent: it does not, so it goes.
                 if self.submit(Close { source: ours, mode }).is_some() {
-                    self.pairs[which] = nonblocking_pair(&mut self.q);
+                    self.pairs[which] = nonblocking_pair(&mut self.q, &self.door);
                 }
             }
             17 => {
