@@ -152,12 +152,12 @@ impl Cutoffs {
         let levels = self.config.num_priorities as usize;
         self.table = [0; LEVELS];
         self.table[..levels].copy_from_slice(&cutoffs[..levels]);
-        let upper = levels - 1;
-        let given = || cutoffs[1..].iter().copied().filter(|&cutoff| cutoff != 0);
-        if self.table[1..levels].iter().all(|&cutoff| cutoff == 0) && given().count() > 0 {
-            for (at, place) in self.table[1..levels].iter_mut().enumerate() {
-                let nth = (2 * at + 1) * given().count() / (2 * upper);
-                *place = given().nth(nth).unwrap_or(0);
+        let upper = &mut self.table[1..levels];
+        if upper.iter().all(|&cutoff| cutoff == 0) {
+            let given = || cutoffs[1..].iter().copied().filter(|&cutoff| cutoff != 0);
+            let (count, places) = (given().count(), upper.len());
+            for (at, place) in upper.iter_mut().enumerate() {
+                *place = given().nth((2 * at + 1) * count / (2 * places)).unwrap_or(0);
             }
         }
         self.table[0] = UNLIMITED;

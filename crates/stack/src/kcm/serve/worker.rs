@@ -229,8 +229,8 @@ impl<F: Fn(Incoming<'_>, &mut Replies<'_>)> Worker<F> {
         }
     }
 
-    /// Messages that cost as much as a wake-up. Whoever takes more at once while all are busy makes them wait
-    /// for each other, and for him when somebody else has become free.
+    /// Messages that together cost as much as a wake-up. If a worker takes more at once because all are busy, they
+    /// wait for it even when another has become free.
     fn worth(&self) -> usize {
         (self.shift.wake_ns / self.shift.estimate.get().max(1)) as usize
     }
