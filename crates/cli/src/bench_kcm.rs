@@ -100,14 +100,11 @@ fn cases() -> Vec<Case> {
     };
     let (many, pool) =
         ("8 connections x 32, 64 B, no work, 2 threads", "k3 with a reader and a pool of workers");
-    let first = [Some(1.0), Some(0.92), None, None];
-    cases.insert(
-        0,
-        plain("k1", "8 connections x 2, 5000 B, dropped, 2 threads", load(8, 2, 5000), first, false),
-    );
+    let (few, first) = (load(8, 2, 5000), [Some(1.0), Some(0.92), None, None]);
+    cases.insert(0, plain("k1", "8 connections x 2, 5000 B, dropped, 2 threads", few, first, false));
     // In a closed loop latency says what the rate says; this is that of a line which is not full.
-    let (about, open) = ("k1, latencies at 0.7 of the baseline's rate", load(8, 2, 5000));
-    cases.insert(1, Case { pace: Some(0.7), ..plain("k1p", about, open, [None; 4], false) });
+    let paced = plain("k1p", "k1, latencies at 0.7 of the baseline's rate", few, first, false);
+    cases.insert(1, Case { pace: Some(0.7), ..paced });
     cases.push(plain("k3", many, load(8, 32, 64), [Some(1.0), None, None, None], false));
     cases.push(plain("k3n", pool, load(8, 32, 64), [None; 4], true));
     cases
@@ -190,7 +187,7 @@ pub fn run(flags: &BenchKcm) -> Result<()> {
     let chosen: Vec<&Case> = all.iter().filter(|case| is_chosen(case.name)).collect();
     let others: Vec<&str> = OTHERS.into_iter().filter(|name| is_chosen(name)).collect();
     let pairs = u64::from(flags.pairs);
-    let tcp = if flags.system_tcp { loopback::as_it_is() } else { loopback::enter() };
+    let tcp = loopback::prepare(&flags.tcp);
     let bar = Bar::new(pairs * (chosen.len() + others.len()) as u64, "bench kcm");
     let mut rows = Vec::new();
     for case in chosen {

@@ -132,6 +132,15 @@ pub struct Demo {
     pub nodes: Nodes,
 }
 
+/// What TCP is in a measurement over loopback.
+#[derive(Args, Debug)]
+pub struct Tcp {
+    /// Leave TCP as this machine's default has it. Else, where that is allowed, the run gets a network namespace of its
+    /// own in which TCP is CUBIC: timers are most of what a long response costs on loopback under BBR.
+    #[arg(long)]
+    pub system_tcp: bool,
+}
+
 /// Measurements of cost.
 #[derive(Subcommand, Debug)]
 pub enum Bench {
@@ -170,10 +179,9 @@ pub struct BenchKevent {
     /// Done in less than half a minute, with rougher figures.
     #[arg(long)]
     pub quick: bool,
-    /// Leave TCP as this machine's default has it. Else, where that is allowed, the run gets a network namespace of its
-    /// own in which TCP is CUBIC: BBR's timers are most of the cost on loopback.
-    #[arg(long)]
-    pub system_tcp: bool,
+    /// What TCP is.
+    #[command(flatten)]
+    pub tcp: Tcp,
     /// Also write the figures as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -266,8 +274,8 @@ pub struct Kcm {
 /// Server and client run in one process over the loopback interface. The baseline is a thread per worker with an epoll
 /// set of its own, which reads, handles and answers the connections bound to it. Baseline and KCM take turns; shown is
 /// the median of the ratios of neighbouring rounds, with quartiles, beside the bar the case must reach. k1p is k1
-/// with a client that asks for 0.7 of what the baseline can do: its latencies are not those of a full line. k3n is the usual
-/// reader with a pool of workers, k4 kills connections, k5 counts wake-ups, k6 has 10,000 connections, k7 is the cost of
+/// with a client that asks for 0.7 of what the baseline can do: its latencies are not those of a full line. k3n is the
+/// usual reader with a pool of workers, k4 kills connections, k5 counts wake-ups, k6 has 10,000 connections, k7 is the cost of
 /// framers and programs, k8 memory, k9 long messages, k10 a thread that takes a break, k11 a mux for each connection.
 #[derive(Args, Debug)]
 #[command(
@@ -287,10 +295,9 @@ pub struct BenchKcm {
     /// Time of one round.
     #[arg(long, value_parser = duration, default_value = "300ms", value_name = "TIME")]
     pub time: Duration,
-    /// Leave TCP as this machine's default has it. Else, where that is allowed, the run gets a network namespace of its
-    /// own in which TCP is CUBIC: BBR's timers are most of the cost on loopback.
-    #[arg(long)]
-    pub system_tcp: bool,
+    /// What TCP is.
+    #[command(flatten)]
+    pub tcp: Tcp,
     /// Write the results as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,

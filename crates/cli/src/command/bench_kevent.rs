@@ -28,7 +28,7 @@ pub fn run(flags: &BenchKevent) -> Result<()> {
     let time = Duration::from_millis(if flags.quick { 150 } else { 300 });
     let effort = Effort { rounds, time };
     let folder = flags.folder.clone().unwrap_or_else(std::env::temp_dir);
-    let tcp = if flags.system_tcp { loopback::as_it_is() } else { loopback::enter() };
+    let tcp = loopback::prepare(&flags.tcp);
     let mut findings = Findings::default();
     let mut failed = 0;
     let bar = Bar::new(flags.cases.len() as u64, "bench kevent");

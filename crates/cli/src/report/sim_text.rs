@@ -37,6 +37,7 @@ pub fn heading(result: &RunResult) -> String {
     };
     let sizes = match &spec.sizes {
         Some(file) if spec.workload().is_some() => format!(", sizes of {}", file.display()),
+        None if spec.capped => ", messages of at most 1 MB,".into(),
         _ => String::new(),
     };
     format!(

@@ -227,7 +227,6 @@ impl Spec {
     /// The workload for people and results.
     pub fn workload_name(&self) -> String {
         match (self.workload(), &self.sizes) {
-            (Some(name), _) if self.capped => format!("{name}, at most 1 MB").to_lowercase(),
             (Some(name), _) => name.to_string().to_lowercase(),
             (None, Some(file)) => file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             (None, None) => String::new(),

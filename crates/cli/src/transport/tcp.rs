@@ -42,14 +42,14 @@ impl std::fmt::Display for Waiting {
     }
 }
 
-/// The congestion control of the TCP peers: what TCP means in the Homa measurements.
-const CONGESTION: &[u8] = b"cubic";
+/// The congestion control of the TCP peers: what TCP means in all measurements.
+pub const CONGESTION: &str = "cubic";
 
 /// Sets the options of a connection: no delay of small segments; CUBIC whatever the system's default is.
 pub fn configure(stream: &TcpStream) -> Result<()> {
     stream.set_nodelay(true).context("setting TCP_NODELAY")?;
     // Where the kernel has no CUBIC, its default must do.
-    let _ = SockRef::from(stream).set_tcp_congestion(CONGESTION);
+    let _ = SockRef::from(stream).set_tcp_congestion(CONGESTION.as_bytes());
     Ok(())
 }
 
