@@ -198,9 +198,13 @@ fn case_112__connections_break_under_load() {
                 std::thread::sleep(Duration::from_millis(2));
                 client.connect(here, frames()).unwrap();
                 let psocks = client.psocks();
-                // Off in an orderly way: what it was sending goes elsewhere, what was sent stays sent.
-                if let Ok((_, Some(tcp))) = client.unattach(psocks[0]) {
-                    let _ = tcp.shutdown(std::net::Shutdown::Write);
+                // Off in an orderly way: what it was sending goes elsewhere, what was sent stays sent. Closed with
+                // answers unread it would be reset, and what the server has not read yet would be lost.
+                if let Ok((_, Some(mut tcp))) = client.unattach(psocks[0]) {
+                    tcp.set_nonblocking(false).unwrap();
+                    tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+                    tcp.shutdown(std::net::Shutdown::Write).unwrap();
+                    std::io::copy(&mut tcp, &mut std::io::sink()).unwrap();
                 }
             }
         });
