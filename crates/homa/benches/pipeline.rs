@@ -35,11 +35,16 @@ impl Host {
     fn transmit(&mut self, now: Instant) -> usize {
         self.wire.clear();
         self.ends.clear();
-        while let Some(packet) = self.endpoint.poll_transmit(now) {
-            packet.write_to(&mut self.wire);
+        loop {
+            let packet = self.endpoint.poll_packet(now);
+            let Some(packet) = &packet else { return self.ends.len() };
+            let (start, header) = (self.wire.len(), packet.header_len());
+            self.wire.resize(start + packet.len(), 0);
+            let (head, body) = self.wire[start..].split_at_mut(header);
+            packet.write_header(head);
+            body.copy_from_slice(&packet.message().as_slice().expect("one piece")[packet.range()]);
             self.ends.push(self.wire.len());
         }
-        self.ends.len()
     }
 
     /// Takes everything the other host put on the wire.

@@ -63,6 +63,7 @@ mod error;
 mod event;
 pub mod grant;
 mod incoming;
+mod index;
 mod mutant;
 mod outgoing;
 pub mod pacer;

@@ -1,15 +1,12 @@
-//! The RPCs of an endpoint: a slab, two indices into it, and the ids of our own.
+//! The RPCs of an endpoint: a slab of them, and the ids of our own.
 //!
 //! ```text
 //!   client:  Outgoing -> Incoming -> (free)
 //!   server:  Incoming -> InService -> Outgoing -> (free)
 //! ```
 //!
-//! A client RPC is found by its id, a server RPC by peer and id: ids are unique per client host
-//! only. Even ids are a client's, odd ones a server's.
+//! Even ids are a client's, odd ones a server's. [`Index`](crate::index::Index) finds an RPC by its id.
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 use peyk_sansio::Instant;
 
 use crate::incoming::MessageIn;
@@ -120,6 +117,7 @@ pub(crate) struct Slab {
 
 impl Slab {
     /// Takes a place.
+    #[inline(always)]
     pub fn insert(&mut self, new: NewRpc) -> u32 {
         let slot = match self.free.pop() {
             Some(slot) => slot,
@@ -211,21 +209,6 @@ impl core::ops::IndexMut<u32> for Slab {
 pub(crate) fn is_later(id: u64, other: u64) -> bool {
     let maker = |id: u64| (crate::RpcId(id).shard(), id & 1);
     maker(id) == maker(other) && id > other
-}
-
-/// Finds RPCs by what packets say. Keyed hashes: ids of requests are chosen by others. Nothing
-/// iterates over these maps, so their order does not matter.
-#[derive(Debug)]
-pub(crate) struct Index {
-    pub clients: HashMap<u64, u32, FixedState>,
-    pub servers: HashMap<(u32, u64), u32, FixedState>,
-}
-
-impl Index {
-    pub fn new(seed: u64) -> Index {
-        let state = FixedState::with_seed(seed);
-        Index { clients: HashMap::with_hasher(state.clone()), servers: HashMap::with_hasher(state) }
-    }
 }
 
 /// Makes the ids of our requests; the layout is described at [`RpcId`](crate::RpcId).

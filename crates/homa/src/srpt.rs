@@ -89,11 +89,12 @@ impl SendQueue {
     /// Queues a message that is one packet: it goes before every longer message,
     /// after the single packets of its size class queued earlier. Returns false
     /// if already queued.
+    #[inline]
     pub fn insert_single(&mut self, slot: u32, left: u32, init_time: Instant) -> bool {
-        if self.place(slot) != Place::Absent {
+        let entry = self.entry(slot);
+        if entry.place != Place::Absent {
             return false;
         }
-        let entry = self.entry(slot);
         let ticket = entry.ticket.wrapping_add(1);
         *entry = Entry { place: Place::Single, left, init_time, ticket };
         let class = class_of(left);
@@ -167,15 +168,18 @@ impl SendQueue {
     /// Takes out the message to send from next, if it is a single packet.
     #[inline]
     pub fn pop_single(&mut self) -> Option<u32> {
-        if self.singles_live == 0 {
-            return None;
+        while self.classes != 0 {
+            let class = self.classes.trailing_zeros() as usize;
+            while let Some((slot, ticket)) = self.singles[class].pop_front() {
+                if self.is_live_single(slot, ticket) {
+                    self.entries[slot as usize].place = Place::Absent;
+                    self.singles_live -= 1;
+                    return Some(slot);
+                }
+            }
+            self.classes &= !(1 << class);
         }
-        let slot = self.best()?;
-        let class = self.classes.trailing_zeros() as usize;
-        self.singles[class].pop_front();
-        self.entries[slot as usize].place = Place::Absent;
-        self.singles_live -= 1;
-        Some(slot)
+        None
     }
 
     /// Takes out and returns the message to send from next.
@@ -210,12 +214,18 @@ impl SendQueue {
         self.entries.get(slot as usize).map_or(Place::Absent, |e| e.place)
     }
 
+    #[inline]
     fn entry(&mut self, slot: u32) -> &mut Entry {
         let at = slot as usize;
         if at >= self.entries.len() {
-            self.entries.resize(at + 1, ABSENT);
+            self.grow(at + 1);
         }
         &mut self.entries[at]
+    }
+
+    #[cold]
+    fn grow(&mut self, slots: usize) {
+        self.entries.resize(slots, ABSENT);
     }
 
     fn is_live_single(&self, slot: u32, ticket: u32) -> bool {

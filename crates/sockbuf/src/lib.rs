@@ -37,7 +37,7 @@ pub use sync::mutant;
 pub mod waiters;
 
 pub use bytes::Bytes;
-pub use message::{Chunks, Message, MessageBuf};
+pub use message::{Chunks, Fragment, Message, MessageBuf};
 pub use payload::{Payload, PayloadChunks};
 pub use pool::{NewPoolError, Pool};
 

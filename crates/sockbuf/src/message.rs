@@ -6,13 +6,8 @@ use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 use std::borrow::Cow;
 
-use smallvec::SmallVec;
-
 use crate::PAGE;
 use crate::region::Region;
-
-/// Pages of a message, in order; up to four without an allocation of their own.
-pub(crate) type Pages = SmallVec<[u32; 4]>;
 
 /// An immutable message in pool memory: any number of holders on any threads, no copy, no lock.
 ///
@@ -20,15 +15,20 @@ pub(crate) type Pages = SmallVec<[u32; 4]>;
 /// bytes and a shorter last one. Cloning counts per page. Dropping the last holder sends the memory home to
 /// its [`Pool`](crate::Pool). Holding a small message keeps the whole page it lies in (64 KiB) from being
 /// reused: keep a copy instead, if it is to be kept for long.
+///
+/// Plain numbers, no union: the compiler then makes a message where it is to lie. Moved right after it was made,
+/// in wider pieces than it was made of, it would keep its mover waiting for longer than the copy of its bytes.
 pub struct Message {
     /// Dangling if and only if there are no pages.
     region: NonNull<Region>,
-    /// Length in bytes.
+    /// Length in bytes; 0 if and only if there are no pages.
     len: u32,
     /// Where the last piece starts in its page; all other pieces are whole pages.
     tail_offset: u32,
-    /// Each is counted once for this message.
-    pages: Pages,
+    /// The first page. Each page is counted once for this message.
+    first: u32,
+    /// The pages after it, in order.
+    others: Box<[u32]>,
 }
 
 // SAFETY: the bytes of a message are not written while it exists; counting and the way home are atomic.
@@ -39,7 +39,7 @@ unsafe impl Sync for Message {}
 impl Message {
     /// A message of no bytes, which holds no memory.
     pub fn empty() -> Message {
-        Message { region: NonNull::dangling(), len: 0, tail_offset: 0, pages: SmallVec::new() }
+        Message { region: NonNull::dangling(), len: 0, tail_offset: 0, first: 0, others: Box::default() }
     }
 
     /// Length, in bytes.
@@ -56,13 +56,13 @@ impl Message {
 
     /// The bytes, in order, in chunks of at most [`PAGE`] bytes.
     pub fn chunks(&self) -> Chunks<'_> {
-        Chunks { message: self, next: 0, end: self.pages.len() }
+        Chunks { message: self, next: 0, end: self.page_count() }
     }
 
     /// All bytes, if they are contiguous: always so up to [`PAGE`] bytes.
     #[inline]
     pub fn as_slice(&self) -> Option<&[u8]> {
-        match self.pages.len() {
+        match self.page_count() {
             0 => Some(&[]),
             1 => Some(self.chunk(0)),
             _ => None,
@@ -95,38 +95,22 @@ impl Message {
         done
     }
 
-    /// A message of one piece, whose memory has just been allocated to it, with these bytes. It is made in one
-    /// go: these are most messages, and each move of one would cost more than the copy of its bytes.
-    #[inline]
-    pub(crate) fn of_fragment(region: NonNull<Region>, page: u32, offset: u32, bytes: &[u8]) -> Message {
-        // SAFETY: the page is out, to this message, so the region lives.
-        let memory = unsafe { region.as_ref() };
-        if !memory.is_hollow() {
-            memory.note_write(page, offset as usize, bytes.len());
-            let to = memory.at(page, offset as usize);
-            // SAFETY: the fragment has at least so many bytes and is ours alone until the message is returned;
-            // the region is not hollow; the source is a shared borrow from elsewhere, for nobody can borrow
-            // bytes of a page that are out to nobody else.
-            unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-        }
-        let pages = SmallVec::from_buf_and_len([page, 0, 0, 0], 1);
-        Message { region, len: bytes.len() as u32, tail_offset: offset, pages }
-    }
-
     /// The message as one single-chunk message per chunk, without a copy. The iterator must be used up: what
     /// is left of it leaks.
     pub(crate) fn into_chunks(self) -> impl Iterator<Item = Message> {
         let mut this = ManuallyDrop::new(self);
-        let (region, last, len, tail_offset) =
-            (this.region, this.pages.len().wrapping_sub(1), this.len, this.tail_offset);
+        let (region, count, len, tail_offset) = (this.region, this.page_count(), this.len, this.tail_offset);
+        let (first, others) = (this.first, core::mem::take(&mut this.others));
         // From here on the pages are counted for the messages made of them.
-        core::mem::take(&mut this.pages).into_iter().enumerate().map(move |(index, page)| {
+        let pages = core::iter::once(first).chain(others).take(count);
+        pages.enumerate().map(move |(index, page)| {
+            let last = count - 1;
             let (len, tail_offset) = if index == last {
                 (len - index as u32 * PAGE as u32, tail_offset)
             } else {
                 (PAGE as u32, 0)
             };
-            Message { region, len, tail_offset, pages: SmallVec::from_buf_and_len([page, 0, 0, 0], 1) }
+            Message { region, len, tail_offset, first: page, others: Box::default() }
         })
     }
 
@@ -145,18 +129,23 @@ impl Message {
     /// Page, offset in it, and length of the piece with this index.
     #[inline]
     fn piece(&self, index: usize) -> (u32, usize, usize) {
-        let page = self.pages[index];
-        if index + 1 == self.pages.len() {
+        let page = if index == 0 { self.first } else { self.others[index - 1] };
+        if index == self.others.len() {
             (page, self.tail_offset as usize, self.len as usize - index * PAGE)
         } else {
             (page, 0, PAGE)
         }
     }
 
+    #[inline]
+    fn page_count(&self) -> usize {
+        if self.len == 0 { 0 } else { 1 + self.others.len() }
+    }
+
     /// Only for messages that have pages.
     #[inline]
     fn region(&self) -> &Region {
-        debug_assert!(!self.pages.is_empty());
+        debug_assert!(!self.is_empty());
         // SAFETY: the message has a page out, and the region lives while pages are out.
         unsafe { self.region.as_ref() }
     }
@@ -165,7 +154,7 @@ impl Message {
 impl Drop for Message {
     #[inline]
     fn drop(&mut self) {
-        for &page in &self.pages {
+        let give_back = |page| {
             // SAFETY: this page is still counted for us, so it is out and the region lives. It may die with
             // the page's way home, and then this was the last page: other pages of ours would be out.
             if unsafe { self.region.as_ref() }.release(page, 1) {
@@ -173,6 +162,10 @@ impl Drop for Message {
                 // the region is used again only if we hold further pages.
                 unsafe { Region::send_home(self.region, page) };
             }
+        };
+        if self.len > 0 {
+            give_back(self.first);
+            self.others.iter().copied().for_each(give_back);
         }
     }
 }
@@ -180,14 +173,16 @@ impl Drop for Message {
 impl Clone for Message {
     #[inline]
     fn clone(&self) -> Message {
-        for &page in &self.pages {
-            self.region().hold(page);
+        if self.len > 0 {
+            self.region().hold(self.first);
+            self.others.iter().for_each(|&page| self.region().hold(page));
         }
         Message {
             region: self.region,
             len: self.len,
             tail_offset: self.tail_offset,
-            pages: self.pages.clone(),
+            first: self.first,
+            others: self.others.clone(),
         }
     }
 }
@@ -278,6 +273,48 @@ impl<'a> Iterator for Chunks<'a> {
 
 impl ExactSizeIterator for Chunks<'_> {}
 
+/// Pool memory for one short message, not yet filled. One that is never filled is lost to its pool.
+///
+/// Who hands messages on takes the memory first, does all that may fail, and makes the message last, right where
+/// it is to lie: plain numbers, so that it need not be moved there.
+#[derive(Debug)]
+#[must_use = "memory that is never filled is lost to its pool"]
+pub struct Fragment {
+    region: NonNull<Region>,
+    page: u32,
+    offset: u32,
+    len: u32,
+}
+
+impl Fragment {
+    /// Memory just allocated: `len` bytes, not 0, of a page that is counted once for them.
+    #[inline(always)]
+    pub(crate) fn new(region: NonNull<Region>, page: u32, offset: u32, len: u32) -> Fragment {
+        Fragment { region, page, offset, len }
+    }
+
+    /// The message with these bytes.
+    ///
+    /// # Panics
+    /// If they are not as many as were asked for.
+    #[inline(always)]
+    pub fn fill(self, bytes: &[u8]) -> Message {
+        assert_eq!(bytes.len(), self.len as usize, "as many bytes as were asked for");
+        // SAFETY: the page is out, to this fragment, so the region lives.
+        let memory = unsafe { self.region.as_ref() };
+        if !memory.is_hollow() {
+            memory.note_write(self.page, self.offset as usize, bytes.len());
+            let to = memory.at(self.page, self.offset as usize);
+            // SAFETY: the fragment has so many bytes and is ours alone until the message is returned; the
+            // region is not hollow; the source is a shared borrow from elsewhere, for nobody can borrow bytes
+            // of a page that are out to nobody else.
+            unsafe { to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        }
+        let Fragment { region, page, offset, len } = self;
+        Message { region, len, tail_offset: offset, first: page, others: Box::default() }
+    }
+}
+
 /// Pool memory being filled by its only owner. Dropping it gives the memory back.
 ///
 /// Fresh from the pool it holds whatever earlier messages left there: write every byte before
@@ -290,10 +327,16 @@ pub struct MessageBuf {
 }
 
 impl MessageBuf {
-    /// Takes over pages just allocated: each counts once for the new buffer.
+    /// Takes over pages just allocated, at least one: each counts once for the new buffer. `len` is not 0.
     #[inline]
-    pub(crate) fn new(region: NonNull<Region>, len: u32, tail_offset: u32, pages: Pages) -> Self {
-        MessageBuf { message: Message { region, len, tail_offset, pages }, written: 0 }
+    pub(crate) fn new(
+        region: NonNull<Region>,
+        len: u32,
+        tail_offset: u32,
+        first: u32,
+        others: Box<[u32]>,
+    ) -> Self {
+        MessageBuf { message: Message { region, len, tail_offset, first, others }, written: 0 }
     }
 
     /// Length, in bytes.

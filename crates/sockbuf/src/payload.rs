@@ -19,10 +19,8 @@ const INLINE: usize = if cfg!(loom) { 0 } else { 110 };
 ///
 /// Cloning and slicing never copy more than 110 bytes and do not allocate, unless the result has more than
 /// three parts. Small contents are moved inline when they are handed in, and their memory is freed at once.
-#[derive(Clone)]
 pub struct Payload(Repr);
 
-#[derive(Clone)]
 enum Repr {
     /// The first `len` bytes are initialised. The others are left as they are: clearing them would cost as
     /// much as the copy.
@@ -190,6 +188,19 @@ fn slice_many(parts: &[Bytes], range: Range<usize>) -> Payload {
         0 => Payload::new(),
         1 => Payload(Repr::One(found.remove(0))),
         _ => Payload(Repr::Many(found)),
+    }
+}
+
+impl Clone for Payload {
+    #[inline]
+    fn clone(&self) -> Payload {
+        match &self.0 {
+            // SAFETY: an inline payload is bytes and owns nothing. Copied as a whole, for its bytes alone begin at
+            // an odd place: copied from there they would be moved twice, in pieces that do not fit each other.
+            Repr::Inline { .. } => unsafe { core::ptr::read(self) },
+            Repr::One(bytes) => Payload(Repr::One(bytes.clone())),
+            Repr::Many(parts) => Payload(Repr::Many(parts.clone())),
+        }
     }
 }
 

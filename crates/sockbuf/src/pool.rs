@@ -6,10 +6,8 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-use smallvec::SmallVec;
-
 use crate::PAGE;
-use crate::message::{Message, MessageBuf};
+use crate::message::{Fragment, Message, MessageBuf};
 use crate::region::{PAGES_MAX, Region};
 
 /// Fragments start at multiples of this many bytes: no two messages share a cache line.
@@ -115,26 +113,27 @@ impl Pool {
     pub fn alloc(&mut self, len: usize) -> Option<MessageBuf> {
         if len < PAGE {
             let (page, offset) = self.fragment(len)?;
-            return Some(MessageBuf::new(
-                self.region,
-                len as u32,
-                offset,
-                SmallVec::from_buf_and_len([page, 0, 0, 0], 1),
-            ));
+            return Some(MessageBuf::new(self.region, len as u32, offset, page, Box::default()));
         }
         self.alloc_long(len)
     }
 
     /// A message with a copy of `bytes`. `None` as for [`Pool::alloc`].
-    #[inline]
     pub fn copy_in(&mut self, bytes: &[u8]) -> Option<Message> {
         if bytes.len() < PAGE {
-            let (page, offset) = self.fragment(bytes.len())?;
-            return Some(Message::of_fragment(self.region, page, offset, bytes));
+            return self.short(bytes.len()).map(|memory| memory.fill(bytes));
         }
         let mut buf = self.alloc(bytes.len())?;
         buf.write_at(0, bytes);
         Some(buf.freeze())
+    }
+
+    /// Memory for a message of less than a [`PAGE`], to be filled at once. `None` as for [`Pool::alloc`], and for
+    /// longer ones.
+    #[inline(always)]
+    pub fn short(&mut self, len: usize) -> Option<Fragment> {
+        let (page, offset) = self.fragment(len)?;
+        Some(Fragment::new(self.region, page, offset, len as u32))
     }
 
     /// Pages that can be allocated at this moment, including the shared page of small messages if they are
@@ -167,20 +166,16 @@ impl Pool {
         let rest = len % PAGE;
         self.reserve(whole)?;
         let tail = if rest > 0 { Some(self.fragment_sparing(rest, whole)?) } else { None };
-        let mut pages = SmallVec::with_capacity(whole as usize + 1);
-        for _ in 0..whole {
-            let page = self.take_page().expect("reserved above");
-            self.region().set_count(page, 1);
-            pages.push(page);
-        }
-        pages.extend(tail.map(|(page, _)| page));
-        Some(MessageBuf::new(self.region, length, tail.map_or(0, |(_, offset)| offset), pages))
+        // `len` is a page or more: there is a first one.
+        let first = self.take_whole_page();
+        let others = (1..whole).map(|_| self.take_whole_page()).chain(tail.map(|(page, _)| page)).collect();
+        Some(MessageBuf::new(self.region, length, tail.map_or(0, |(_, offset)| offset), first, others))
     }
 
-    /// A fragment of `len` bytes, `0 < len < PAGE`: its page and offset.
-    #[inline]
+    /// A fragment of `len` bytes: its page and offset. `None` if that is nothing, or a page or more.
+    #[inline(always)]
     fn fragment(&mut self, len: usize) -> Option<(u32, u32)> {
-        if len == 0 {
+        if len == 0 || len >= PAGE {
             return None;
         }
         if let Some(current) = &mut self.current {
@@ -255,6 +250,13 @@ impl Pool {
 
     fn available(&self) -> u32 {
         self.free.len() as u32 + (self.total_pages() - self.fresh)
+    }
+
+    /// A page that has been reserved, for one message alone.
+    fn take_whole_page(&mut self) -> u32 {
+        let page = self.take_page().expect("reserved");
+        self.region().set_count(page, 1);
+        page
     }
 
     fn take_page(&mut self) -> Option<u32> {

@@ -196,9 +196,11 @@ impl Core {
     pub fn transmit(&mut self, burst: usize) -> bool {
         let mut sent = 0;
         while sent < burst && self.driver.can_send() {
-            let Some(packet) = self.endpoint.poll_packet(self.now) else { break };
+            // By reference: a packet moved right after it was made keeps its mover waiting.
+            let packet = self.endpoint.poll_packet(self.now);
+            let Some(packet) = &packet else { break };
             sent += packet.len();
-            self.driver.send(&packet);
+            self.driver.send(packet);
         }
         self.driver.flush();
         sent >= burst

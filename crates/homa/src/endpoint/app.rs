@@ -168,7 +168,7 @@ impl Endpoint {
     pub fn abort(&mut self, now: Instant, socket: SocketId, rpc: RpcId) -> bool {
         let _ = now;
         let Some(index) = self.sockets.resolve(socket) else { return false };
-        let Some(&slot) = self.index.clients.get(&rpc.0) else { return false };
+        let Some(slot) = self.index.client(rpc.0) else { return false };
         if self.rpcs[slot].socket != index {
             return false;
         }
@@ -183,7 +183,7 @@ impl Endpoint {
     /// it tells nobody, as HomaModule's abort without an error does: for simulations of one-way
     /// traffic. False if it had ended.
     pub fn forget_call(&mut self, rpc: RpcId) -> bool {
-        let Some(&slot) = self.index.clients.get(&rpc.0) else { return false };
+        let Some(slot) = self.index.client(rpc.0) else { return false };
         self.is_dirty = true;
         self.remove_rpc(slot);
         true

@@ -1,14 +1,16 @@
 //! DATA: requests and responses coming in, and the memory they need.
 
+use std::collections::VecDeque;
+
 use peyk_sansio::Instant;
-use peyk_sockbuf::Message;
+use peyk_sockbuf::{Fragment, Message};
 use peyk_wire::homa::{AckEntry, Data, RESEND_ALL, UnreachableCode};
 
 use super::input::{Arrival, Found};
 use super::output::ControlKind;
 use super::{Endpoint, tick_of};
 use crate::error::RpcError;
-use crate::event::{Event, RpcId, ServerRpc};
+use crate::event::{Event, RpcId, ServerRpc, SocketId};
 use crate::incoming::Insert;
 use crate::mutant::is_mutant;
 use crate::resend::Wait;
@@ -47,8 +49,8 @@ impl Endpoint {
     fn on_new_request(&mut self, a: &Arrival<'_>, data: &Data<'_>) -> Disposition {
         let Some(slot) = self.accept(a, data) else { return Disposition::Dropped };
         self.send_cutoffs_if_stale(a, slot, data);
-        if let Some(message) = self.whole_message(data) {
-            self.hand_over(slot, message);
+        if let Some(memory) = self.memory_of_whole(data) {
+            self.hand_over(slot, data.message_length, || memory.fill(data.payload));
             Disposition::Handled
         } else if self.start_input(a, slot, data) {
             self.receive(a, slot, data)
@@ -80,14 +82,14 @@ impl Endpoint {
                 self.fail(slot, RpcError::TooLarge);
                 return Disposition::Dropped;
             }
-            if let Some(message) = self.whole_message(data) {
+            if let Some(memory) = self.memory_of_whole(data) {
                 let rpc = &self.rpcs[slot];
                 if rpc.wait.rounds > 0 && data.is_retransmission() {
                     let peer = &mut self.peers[rpc.peer];
                     peer.lateness.on_useful(a.tick);
                     peer.resends.on_useful(&self.timers);
                 }
-                self.hand_over(slot, message);
+                self.hand_over(slot, data.message_length, || memory.fill(data.payload));
                 return Disposition::Handled;
             }
             if !self.start_input(a, slot, data) {
@@ -154,12 +156,12 @@ impl Endpoint {
         }
     }
 
-    /// The message of a packet that carries all of it, if there is memory. Most messages are
+    /// Memory for the message of a packet that carries all of it, if there is some. Most messages are
     /// such, and need nothing of what follows.
-    #[inline]
-    fn whole_message(&mut self, data: &Data<'_>) -> Option<Message> {
+    #[inline(always)]
+    fn memory_of_whole(&mut self, data: &Data<'_>) -> Option<Fragment> {
         let is_whole = data.payload.len() == data.message_length as usize;
-        if is_whole { self.pool.copy_in(data.payload) } else { None }
+        if is_whole { self.pool.short(data.payload.len()) } else { None }
     }
 
     /// Whether a socket takes no further requests for now. Their clients are told BUSY when they
@@ -283,8 +285,9 @@ impl Endpoint {
         }
         if input.is_complete() {
             let message = input.take();
-            self.peers[rpc.peer].incoming_bytes -= message.len() as u64;
-            self.hand_over(slot, message);
+            let length = message.len() as u32;
+            self.peers[rpc.peer].incoming_bytes -= u64::from(length);
+            self.hand_over(slot, length, || message);
             return Disposition::Handled;
         }
         let received = input.received;
@@ -322,38 +325,57 @@ impl Endpoint {
         }
     }
 
-    /// Hands a complete message to the application.
-    fn hand_over(&mut self, slot: u32, message: Message) {
+    /// Hands a complete message to the application. It is made last, in the event that it is handed over with:
+    /// made before, it would have to be moved there, which costs more than to make it.
+    #[inline(always)]
+    fn hand_over(&mut self, slot: u32, length: u32, message: impl FnOnce() -> Message) {
         let from = self.peer_addr(slot);
-        if is_mutant!(self.config, LeakPages) && self.stats.message_bytes_received.is_multiple_of(8) {
-            core::mem::forget(message.clone());
-        }
         let rpc = &mut self.rpcs[slot];
         if rpc.is_managed {
             rpc.is_managed = false;
             self.grants.remove(slot);
         }
         let socket = self.sockets.id(rpc.socket);
-        self.cutoffs.record(message.len() as u32);
-        self.stats.message_bytes_received += message.len() as u64;
-        if rpc.is_client() {
+        self.cutoffs.record(length);
+        self.stats.message_bytes_received += u64::from(length);
+        let is_client = rpc.is_client();
+        let place = new_place(&mut self.events, socket);
+        if is_client {
             let (rpc, cookie) = (RpcId(rpc.id), rpc.cookie);
             self.stats.responses_received += 1;
-            let event = Event::Response { socket, rpc, cookie, from, message };
-            let is_sixteenth = self.stats.responses_received.is_multiple_of(16);
-            if is_mutant!(self.config, RepeatEvents) && is_sixteenth {
-                self.events.push_back(event.clone());
-            }
-            if !(is_mutant!(self.config, LoseEvents) && is_sixteenth) {
-                self.events.push_back(event);
-            }
+            put(place, Event::Response { socket, rpc, cookie, from, message: message() });
             self.owe_ack(slot);
             self.remove_rpc(slot);
         } else {
             rpc.state = State::InService;
             let rpc = ServerRpc { slot, generation: rpc.generation, id: rpc.id };
             self.stats.requests_received += 1;
-            self.events.push_back(Event::Request { socket, rpc, from, message });
+            put(place, Event::Request { socket, rpc, from, message: message() });
+        }
+        if cfg!(feature = "mutants") {
+            self.spoil_last_event();
+        }
+    }
+
+    /// What some broken variants do to an event.
+    fn spoil_last_event(&mut self) {
+        let Some(Event::Request { message, .. } | Event::Response { message, .. }) = self.events.back()
+        else {
+            return;
+        };
+        if is_mutant!(self.config, LeakPages) && self.stats.message_bytes_received.is_multiple_of(8) {
+            core::mem::forget(message.clone());
+        }
+        let is_response = matches!(self.events.back(), Some(Event::Response { .. }));
+        if !is_response || !self.stats.responses_received.is_multiple_of(16) {
+            return;
+        }
+        let (repeats, loses) = (is_mutant!(self.config, RepeatEvents), is_mutant!(self.config, LoseEvents));
+        if repeats {
+            self.events.extend(self.events.back().cloned());
+        }
+        if loses {
+            self.events.pop_back();
         }
     }
 
@@ -446,4 +468,17 @@ impl Endpoint {
             self.fail(slot, RpcError::NoMemory);
         }
     }
+}
+
+/// A new place at the end of a queue of events, with an event in it that means nothing.
+#[inline(always)]
+fn new_place(events: &mut VecDeque<Event>, socket: SocketId) -> &mut Event {
+    events.push_back(Event::Writable { socket });
+    events.back_mut().expect("just pushed")
+}
+
+/// Writes an event to a new place, where there is nothing to be dropped.
+#[inline(always)]
+fn put(place: &mut Event, event: Event) {
+    core::mem::forget(core::mem::replace(place, event));
 }

@@ -120,11 +120,11 @@ impl Endpoint {
     pub(super) fn find(&self, a: &Arrival<'_>, header: &Header) -> Found {
         let id = header.local_id();
         let slot = if id & 1 == 0 {
-            self.index.clients.get(&id)
+            self.index.client(id)
         } else {
-            a.peer.and_then(|peer| self.index.servers.get(&(peer, id)))
+            a.peer.and_then(|peer| self.index.server(peer, id))
         };
-        let Some(&slot) = slot else { return Found::Unknown };
+        let Some(slot) = slot else { return Found::Unknown };
         let rpc = &self.rpcs[slot];
         let is_ours = Some(rpc.peer) == a.peer && rpc.peer_port == header.sport && rpc.socket == a.socket;
         let is_ours = is_ours || is_mutant!(self.config, TrustAnybody);

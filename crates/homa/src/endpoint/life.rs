@@ -1,6 +1,5 @@
 //! Beginning and end of RPCs: every count, index and queue that knows of one is kept here.
 
-use hashbrown::hash_map::Entry;
 use peyk_sansio::Instant;
 use peyk_wire::homa::{AckEntry, MAX_ACKS};
 
@@ -14,7 +13,8 @@ use crate::rpc::{NewRpc, State};
 use crate::transmit::{Path, PeerAddr};
 
 impl Endpoint {
-    /// Makes an RPC and accounts for it.
+    /// Makes an RPC and accounts for it. Inline, so that what is given goes straight to its place.
+    #[inline(always)]
     pub(super) fn add_rpc(&mut self, new: NewRpc) -> u32 {
         let (id, socket, peer) = (new.id, new.socket, new.peer);
         let slot = self.rpcs.insert(new);
@@ -23,11 +23,10 @@ impl Endpoint {
         socket.rpcs += 1;
         if id & 1 == 0 {
             socket.client_rpcs += 1;
-            self.index.clients.insert(id, slot);
         } else {
             socket.unanswered += 1;
-            self.index.servers.insert((peer, id), slot);
         }
+        self.index.insert(peer, id, slot);
         slot
     }
 
@@ -51,16 +50,7 @@ impl Endpoint {
     /// Ends an RPC: after this no packet finds it and nothing is accounted for it.
     pub(super) fn remove_rpc(&mut self, slot: u32) {
         let rpc = &self.rpcs[slot];
-        if rpc.is_client() {
-            self.index.clients.remove(&rpc.id);
-        } else {
-            self.index.servers.remove(&(rpc.peer, rpc.id));
-        }
-        self.release(slot);
-    }
-
-    /// Ends an RPC that the index has forgotten: nothing is accounted for it any more.
-    fn release(&mut self, slot: u32) {
+        self.index.remove(rpc.peer, rpc.id);
         self.drop_input(slot);
         let rpc = &mut self.rpcs[slot];
         if rpc.out.is_sendable() {
@@ -105,16 +95,13 @@ impl Endpoint {
     }
 
     /// Ends the server RPC that an ack from a peer names, if there is one that can be acknowledged. False if
-    /// there is none of that id. It is looked up once, to be found and forgotten.
+    /// there is none of that id.
     pub(super) fn end_acked(&mut self, now: Instant, peer: u32, ack: AckEntry) -> bool {
-        let Entry::Occupied(found) = self.index.servers.entry((peer, ack.server_id())) else { return false };
-        let slot = *found.get();
+        let Some(slot) = self.index.server(peer, ack.server_id()) else { return false };
         let rpc = &self.rpcs[slot];
         if rpc.state == State::Outgoing && rpc.local_port == ack.server_port {
-            found.remove();
             self.stats.server_acked += 1;
-            self.record_completed(now, slot);
-            self.release(slot);
+            self.end_server(now, slot);
         }
         true
     }
@@ -232,7 +219,7 @@ impl Endpoint {
     pub(super) fn is_host_full(&self) -> bool {
         let max_rpcs = self.config.max_rpcs as usize;
         self.send_bytes - self.reply_bytes >= self.config.max_send_bytes
-            || self.index.clients.len() >= max_rpcs - max_rpcs / 4
+            || self.index.client_count() >= max_rpcs - max_rpcs / 4
             || self.rpcs.len() >= max_rpcs
             || self.events.len() >= self.config.max_events as usize
     }

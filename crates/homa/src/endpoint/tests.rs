@@ -125,7 +125,7 @@ impl Pair {
             end.close_socket(self.now, end.sockets.id(0));
             assert_eq!((end.rpc_count(), end.send_bytes(), end.total_incoming()), (0, 0, 0));
             assert!(end.queue.is_empty() && end.waiters.is_empty());
-            assert!(end.index.clients.is_empty() && end.index.servers.is_empty());
+            assert!((end.index.client_count(), end.index.server_count()) == (0, 0));
             assert!(end.peers.iter_mut().all(|(_, peer)| peer.rpcs == 0 && peer.incoming_bytes == 0));
             assert_eq!(end.pool().free_pages(), pages, "all memory came home");
         }
