@@ -238,10 +238,10 @@ impl Endpoint {
 
     /// The next segment that is sent for the first time.
     fn next_data(&mut self, now: Instant) -> Option<Segment> {
-        let (slot, pick) = match self.queue.pop_single() {
-            Some(slot) => (slot, None),
-            None => self.choose(now)?,
-        };
+        if let Some(slot) = self.queue.pop_single() {
+            return Some(self.single_data(now, slot));
+        }
+        let (slot, pick) = self.choose(now)?;
         let rpc = &mut self.rpcs[slot];
         let (peer, out) = (&self.peers[rpc.peer], &mut rpc.out);
         let range = out.advance();
@@ -267,6 +267,19 @@ impl Endpoint {
             self.pacer.on_sent(pick, range.end - range.start);
         }
         Some(Segment { slot, range, priority, resent_to: None })
+    }
+
+    /// The only segment of a message that needs no grant, which has just left the queue. Most messages are such.
+    #[inline]
+    fn single_data(&mut self, now: Instant, slot: u32) -> Segment {
+        let rpc = &mut self.rpcs[slot];
+        let (peer, out) = (&self.peers[rpc.peer], &mut rpc.out);
+        let range = out.advance();
+        out.on_first_sent(tick_of(now));
+        let priority = peer.cutoffs.unscheduled_priority(out.length, self.config.num_priorities);
+        self.stats.data_originals += 1;
+        self.on_sent(now, slot);
+        Segment { slot, range, priority, resent_to: None }
     }
 
     /// Which of the longer messages may send next, and whose turn it was if that is accounted for.

@@ -9,9 +9,9 @@ use std::net::SocketAddr;
 
 /// What the plan must know about a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Item {
+pub(crate) struct Item<'a> {
     pub(crate) local: u16,
-    pub(crate) remote: SocketAddr,
+    pub(crate) remote: &'a SocketAddr,
     pub(crate) priority: u8,
     pub(crate) control: bool,
     pub(crate) len: usize,
@@ -79,7 +79,7 @@ impl Planner {
     /// The train that the next packet of the burst goes to, counted from 0: one that is there, or the
     /// next one.
     #[inline]
-    pub(crate) fn place(&mut self, item: &Item, limits: Limits) -> usize {
+    pub(crate) fn place(&mut self, item: &Item<'_>, limits: Limits) -> usize {
         let class = (item.priority, item.control);
         if class != self.class {
             (self.class, self.barrier) = (class, self.trains.len());
@@ -96,7 +96,7 @@ impl Planner {
     }
 
     /// Gives the packet placed last a train of its own, because that one could not take it.
-    pub(crate) fn place_anew(&mut self, item: &Item, limits: Limits) {
+    pub(crate) fn place_anew(&mut self, item: &Item<'_>, limits: Limits) {
         if let Some((_, train)) = self.placed.pop() {
             let train = &mut self.trains[train];
             (train.packets, train.bytes, train.closed) = (train.packets - 1, train.bytes - item.len, true);
@@ -130,7 +130,7 @@ impl Planner {
             };
             let host = (floor..t).rev().find(|&h| {
                 let host = &self.trains[h];
-                host.packets > 0 && host.segment > len && host.takes(local, remote, len)
+                host.packets > 0 && host.segment > len && host.takes(local, &remote, len)
             });
             if let Some(host) = host {
                 self.trains[t].packets = 0;
@@ -150,7 +150,7 @@ impl Planner {
         self.barrier = 0;
     }
 
-    fn choose(&mut self, item: &Item, limits: Limits) -> usize {
+    fn choose(&mut self, item: &Item<'_>, limits: Limits) -> usize {
         let trains = self.trains.len();
         let floor = self.barrier.max(self.key_floor(item.key)).max(trains.saturating_sub(LOOK_BACK));
         let found = (floor..trains).rev().find(|&t| self.continues(t, item));
@@ -158,7 +158,7 @@ impl Planner {
     }
 
     #[inline]
-    fn add(&mut self, train: usize, item: &Item) {
+    fn add(&mut self, train: usize, item: &Item<'_>) {
         self.trains[train].packets += 1;
         self.trains[train].bytes += item.len;
         self.placed.push((item.key, train));
@@ -176,15 +176,15 @@ impl Planner {
 
     /// Whether the packet may follow the others of a train that are as long.
     #[inline]
-    fn continues(&self, train: usize, item: &Item) -> bool {
+    fn continues(&self, train: usize, item: &Item<'_>) -> bool {
         let train = &self.trains[train];
         train.segment == item.len && train.takes(item.local, item.remote, item.len)
     }
 
-    fn open(&mut self, item: &Item, floor: usize, limits: Limits) -> usize {
+    fn open(&mut self, item: &Item<'_>, floor: usize, limits: Limits) -> usize {
         self.trains.push(Planned {
             local: item.local,
-            remote: item.remote,
+            remote: *item.remote,
             packets: 0,
             segment: item.len,
             bytes: 0,
@@ -198,11 +198,11 @@ impl Planner {
 
 impl Planned {
     #[inline]
-    fn takes(&self, local: u16, remote: SocketAddr, len: usize) -> bool {
+    fn takes(&self, local: u16, remote: &SocketAddr, len: usize) -> bool {
         !self.closed
             && self.packets < self.room.0
             && self.bytes + len <= self.room.1
-            && (self.local, self.remote) == (local, remote)
+            && (self.local, &self.remote) == (local, remote)
     }
 }
 

@@ -559,13 +559,13 @@ impl Driver for UdpDriver {
         let item = item_of(packet);
         let at = self.planner.place(&item, limits);
         if at == self.burst.len() {
-            let train = self.train(local, item.remote, item.priority);
+            let train = self.train(local, *item.remote, item.priority);
             self.burst.push(train);
         }
         if !add(&mut self.burst[at], packet) {
             // More slices than a train may have: continue with another, which takes any packet while empty.
             self.planner.place_anew(&item, limits);
-            let mut train = self.train(local, item.remote, item.priority);
+            let mut train = self.train(local, *item.remote, item.priority);
             self.stats.dropped_other += u64::from(!add(&mut train, packet));
             self.burst.push(train);
         }
@@ -617,10 +617,10 @@ impl Driver for UdpDriver {
     }
 }
 
-fn item_of(packet: &PacketOut<'_>) -> Item {
+fn item_of<'a>(packet: &'a PacketOut<'_>) -> Item<'a> {
     Item {
         local: packet.path.local,
-        remote: packet.path.remote,
+        remote: &packet.path.remote,
         priority: packet.priority,
         control: packet.payload_len() == 0,
         len: packet.len(),

@@ -2,11 +2,16 @@
 
 use super::*;
 use peyk_sansio::Prng;
+use std::sync::LazyLock;
 
 const LIMITS: Limits = Limits { packets: 64, bytes: 65507, short: Short { bytes: 0, packets: 0 } };
 
-fn item(to: u16, priority: u8, len: usize, key: u64) -> Item {
-    let remote = SocketAddr::from(([10, 0, 0, 1], to));
+/// Where packets go.
+static REMOTES: LazyLock<Vec<SocketAddr>> =
+    LazyLock::new(|| (0..100).map(|port| SocketAddr::from(([10, 0, 0, 1], port))).collect());
+
+fn item(to: u16, priority: u8, len: usize, key: u64) -> Item<'static> {
+    let remote = &REMOTES[usize::from(to)];
     Item { local: 0, remote, priority, control: false, len, key }
 }
 
