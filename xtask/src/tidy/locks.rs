@@ -31,7 +31,7 @@ const ASIDE: &str = "crates/stack/src/kcm/";
 const MAY_WAIT: [(&str, &str); 5] = [
     ("crates/sockbuf/src/sync.rs", "names the primitives, loom's or the real ones"),
     ("crates/sockbuf/src/waiters.rs", "locked only to go to sleep, and to wake one who sleeps"),
-    ("crates/stack/src/app.rs", "submissions from `drop` that found the ring full"),
+    ("crates/stack/src/app/shared.rs", "submissions from `drop` that found the ring full"),
     ("crates/stack/src/stack.rs", "opening sockets and stopping: application threads only"),
     ("crates/stack/src/driver/memory.rs", "a driver for tests"),
 ];
@@ -44,7 +44,7 @@ const MAY_SHARE: [(&str, &str); 10] = [
     ("crates/sockbuf/src/sleep.rs", "the same"),
     ("crates/sockbuf/src/oneshot.rs", "once for each of its two ends"),
     ("crates/sockbuf/src/ready.rs", "once when a queue becomes, or ceases to be, empty"),
-    ("crates/stack/src/app.rs", "the end of a socket, once"),
+    ("crates/stack/src/app/shared.rs", "the end of a socket, once"),
     ("crates/stack/src/stack.rs", "numbers of stacks and threads"),
     ("crates/stack/src/socket.rs", "keys of calls: threads that share one handle"),
     ("crates/stack/src/socket/call.rs", "the same"),
