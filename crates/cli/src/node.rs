@@ -70,6 +70,8 @@ pub struct Link {
     pub overcommit: Option<u32>,
     /// Bytes of a message sent without a grant.
     pub unscheduled: Option<u32>,
+    /// Bytes left up to which the shortest goes first; among longer messages, the oldest.
+    pub srpt_limit: Option<u32>,
 }
 
 impl Link {
@@ -84,6 +86,9 @@ impl Link {
         }
         if let Some(unscheduled) = self.unscheduled {
             config.unsched_bytes = unscheduled;
+        }
+        if let Some(limit) = self.srpt_limit {
+            config.srpt_limit = limit;
         }
         config
     }

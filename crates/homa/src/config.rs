@@ -46,6 +46,11 @@ pub struct Config {
     pub max_incoming: u32,
     /// Most messages granted to at a time, 1 to 8.
     pub max_overcommit: u32,
+    /// Bytes left up to which the message with fewer goes first, in grants and in sending; among those with more,
+    /// which come after them, the oldest does. `u32::MAX`, as in HomaModule: always the one with fewer. Shortest-first
+    /// keeps the longest messages waiting for longer than TCP would; this gives them their turn at the price of those
+    /// that are nearly as long: see `docs/results/cluster.md`.
+    pub srpt_limit: u32,
     /// Bytes of each grant given to the oldest message.
     pub fifo_grant_increment: u32,
     /// Share of the link for grants to the oldest message, in 1/1000; clamped to 500, 0 is off.
@@ -208,6 +213,7 @@ impl Default for Config {
             min_grant_bytes: 0,
             max_incoming: 400_000,
             max_overcommit: 8,
+            srpt_limit: u32::MAX,
             fifo_grant_increment: 50_000,
             grant_fifo_fraction: 50,
             fifo_grant_priority: 0,

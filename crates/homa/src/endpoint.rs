@@ -331,6 +331,7 @@ fn grant_config(config: &Config, cutoffs: &Cutoffs) -> GrantConfig {
         max_overcommit: config.max_overcommit as usize,
         num_priorities: config.num_priorities,
         max_sched_prio: cutoffs.max_sched_prio(),
+        srpt_limit: config.srpt_limit,
         fifo_grant_increment: config.fifo_grant_increment,
         grant_fifo_fraction: config.grant_fifo_fraction,
         fifo_grant_priority: config.fifo_grant_priority,

@@ -59,6 +59,8 @@ pub struct GrantConfig {
     pub num_priorities: u8,
     /// Highest level for scheduled data.
     pub max_sched_prio: u8,
+    /// Bytes left up to which fewer go first; messages with more are all alike, and the oldest goes first.
+    pub srpt_limit: u32,
     /// Bytes of one FIFO grant.
     pub fifo_grant_increment: u32,
     /// Share of the link given to FIFO grants, in 1/1000, at most 500; 0 is off.
@@ -85,6 +87,7 @@ impl Default for GrantConfig {
             max_overcommit: 8,
             num_priorities: 8,
             max_sched_prio: 3,
+            srpt_limit: u32::MAX,
             fifo_grant_increment: 50_000,
             grant_fifo_fraction: 50,
             fifo_grant_priority: 0,
@@ -107,7 +110,7 @@ pub struct GrantOut {
     pub priority: u8,
 }
 
-/// Rank of a message: fewer unreceived bytes first, then older, then slot.
+/// Rank of a message: fewer unreceived bytes first as far as they count, then older, then slot.
 type Rank = (u32, Instant, u32);
 
 #[derive(Clone, Debug)]
@@ -118,6 +121,7 @@ struct Message {
     received: u32,
     granted: u32,
     birth: Instant,
+    srpt_limit: u32,
     /// Bytes of the incoming ones that FIFO grants authorised. FIFO grants
     /// extend the end of what is granted, so received bytes use it up last.
     fifo_credit: u32,
@@ -132,7 +136,7 @@ struct Message {
 
 impl Message {
     fn rank(&self) -> Rank {
-        (self.length - self.received, self.birth, self.slot)
+        ((self.length - self.received).min(self.srpt_limit), self.birth, self.slot)
     }
 
     /// Where the next grant starts: a sender may have gone beyond the last one.
@@ -211,6 +215,7 @@ impl Grants {
             received,
             granted,
             birth,
+            srpt_limit: self.config.srpt_limit,
             fifo_credit: 0,
             stamp: self.next_stamp,
             is_active: false,

@@ -279,10 +279,11 @@ impl Runner<'_> {
     fn homa(&self, case: &Case, round_trip_us: f64) -> HomaOptions {
         let mut homa = self.common.homa.clone();
         let given = homa.link.take();
-        let unscheduled = given.and_then(|link| link.unscheduled);
+        let (unscheduled, srpt_limit) =
+            given.map_or((None, None), |link| (link.unscheduled, link.srpt_limit));
         let (levels, overcommit) = (case.levels, case.overcommit);
         let mbps = self.hosts.rate.mbit().round() as u32;
-        homa.link = Some(Link { mbps, round_trip_us, levels, overcommit, unscheduled });
+        homa.link = Some(Link { mbps, round_trip_us, levels, overcommit, unscheduled, srpt_limit });
         homa
     }
 

@@ -139,12 +139,14 @@ fn common(flags: &Cluster, rate: Rate) -> Common {
             drop: 0.0,
             sleep: true,
             shards: 1,
-            link: flags.experiments.unscheduled.map(|bytes| Link {
+            // Rate and round trip are not known yet.
+            link: Some(Link {
                 mbps: 0,
                 round_trip_us: 0.0,
                 levels: None,
                 overcommit: None,
-                unscheduled: Some(bytes),
+                unscheduled: flags.experiments.unscheduled,
+                srpt_limit: flags.experiments.srpt_limit,
             }),
         },
     }

@@ -99,6 +99,9 @@ pub struct Experiments {
     /// Bytes of a message that Homa sends without a grant, instead of what follows from the round trip.
     #[arg(long, value_name = "BYTES")]
     pub unscheduled: Option<u32>,
+    /// Bytes left up to which Homa serves the shortest message first; among longer ones, the oldest.
+    #[arg(long, value_name = "BYTES")]
+    pub srpt_limit: Option<u32>,
     /// Run each transport once more while this one shares the links.
     #[arg(long, value_enum, value_name = "TRANSPORT")]
     pub beside: Option<Transport>,

@@ -122,6 +122,10 @@ pub struct Spec {
     #[arg(long, value_name = "BYTES", help_heading = "Homa")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tail_boost: Option<u32>,
+    /// Bytes left up to which the shortest message goes first; among longer ones, the oldest.
+    #[arg(long, value_name = "BYTES", help_heading = "Homa")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub srpt_limit: Option<u32>,
     /// Bytes of each grant to the oldest message.
     #[arg(long, value_name = "BYTES", help_heading = "Homa")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -313,7 +313,7 @@ impl Endpoint {
     /// Where so many bytes left to send put a message.
     #[inline]
     fn rank(&self, left: u32) -> u32 {
-        if is_mutant!(self.config, ReverseSrpt) { u32::MAX - left } else { left }
+        if is_mutant!(self.config, ReverseSrpt) { u32::MAX - left } else { left.min(self.config.srpt_limit) }
     }
 
     /// All that may be sent of a message has been: now the other side is to act.

@@ -208,6 +208,24 @@ fn ties_go_to_the_older_with_full_precision() {
 }
 
 #[test]
+fn above_the_limit_the_oldest_goes_first() {
+    let config = GrantConfig { max_overcommit: 1, srpt_limit: 200_000, ..plain() };
+    let mut g = Grants::new(config);
+    add(&mut g, 0, 500_000);
+    add(&mut g, 1, 300_000);
+    assert!(g.is_active(0), "both are long, and it is older");
+    add(&mut g, 2, 190_000);
+    assert!(g.is_active(2), "the short one goes before them");
+    g.on_received(1, 150_000);
+    g.remove(2);
+    assert!(g.is_active(1), "what is left of it is short now");
+    let mut shortest_first = Grants::new(GrantConfig { srpt_limit: u32::MAX, ..config });
+    add(&mut shortest_first, 0, 500_000);
+    add(&mut shortest_first, 1, 300_000);
+    assert!(shortest_first.is_active(1));
+}
+
+#[test]
 fn rank_counts_unreceived_not_ungranted_bytes() {
     let mut g =
         Grants::new(GrantConfig { max_overcommit: 1, window: 900_000, max_incoming: 1 << 20, ..plain() });

@@ -136,6 +136,21 @@ fn shortest_remaining_goes_first() {
 }
 
 #[test]
+fn above_the_limit_the_oldest_goes_first() {
+    let mut lab = Lab::with(Config { srpt_limit: 10_000, ..Config::default() }, 16);
+    let mut rpcs = Vec::new();
+    for len in [30_000, 20_000, 5_000] {
+        let message = Payload::from(pattern(len));
+        let rpc = lab.endpoint.send_request(lab.now, lab.client, Lab::to(), message, Default::default());
+        rpcs.push(rpc.unwrap().0);
+        lab.now += us(1);
+    }
+    let mut order: Vec<u64> = lab.drain().iter().map(|s| s.header().sender_id).collect();
+    order.dedup();
+    assert_eq!(order, [rpcs[2], rpcs[0], rpcs[1]]);
+}
+
+#[test]
 fn equal_messages_go_oldest_first() {
     let mut lab = Lab::new();
     let mut rpcs = Vec::new();

@@ -155,6 +155,7 @@ impl Spec {
         homa.window = self.window.unwrap_or(homa.window);
         homa.max_incoming = self.max_incoming.unwrap_or(homa.max_incoming);
         homa.tail_boost_bytes = self.tail_boost.unwrap_or(homa.tail_boost_bytes);
+        homa.srpt_limit = self.srpt_limit.unwrap_or(homa.srpt_limit);
         homa.fifo_grant_increment = self.fifo_increment.unwrap_or(homa.fifo_grant_increment);
         homa.fifo_grant_priority = self.fifo_priority.unwrap_or(homa.fifo_grant_priority);
         if let Some(by) = self.unscheduled_by {
@@ -214,6 +215,7 @@ mod tests {
             unscheduled_levels: Some(3),
             overcommit: Some(2),
             fifo_share: Some(0.05),
+            srpt_limit: Some(50_000),
             fifo_priority: Some(6),
             resend_ms: Some(2),
             unscheduled_by: Some(By::Length),
@@ -222,7 +224,7 @@ mod tests {
         };
         let (experiment, _) = spec.experiment().unwrap();
         let homa = &experiment.homa;
-        assert_eq!((homa.max_overcommit, homa.grant_fifo_fraction), (2, 50));
+        assert_eq!((homa.max_overcommit, homa.grant_fifo_fraction, homa.srpt_limit), (2, 50, 50_000));
         assert_eq!((homa.fifo_grant_priority, homa.resend_ticks, homa.resend_interval), (6, 2, 2));
         assert!(!homa.unsched_by_remaining);
         assert_eq!(homa.unsched_cutoffs.iter().filter(|&&c| c > 0).count(), 3);
