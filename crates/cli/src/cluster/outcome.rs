@@ -40,6 +40,10 @@ pub struct Outcome {
     pub queue: Option<u32>,
     /// Share of packets lost on purpose at each port of the switch.
     pub loss: f64,
+    /// Bytes of a message that Homa sent without a grant, where they were given.
+    pub unscheduled: Option<u32>,
+    /// Bytes left above which Homa served the oldest message first, where they were given.
+    pub srpt_limit: Option<u32>,
     /// Seed.
     pub seed: u64,
     /// CPUs of this machine.

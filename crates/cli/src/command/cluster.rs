@@ -115,6 +115,8 @@ pub fn measure(flags: &Cluster, rate: Rate, transports: &[Transport]) -> Result<
         seconds: (common.duration - common.warmup).as_secs_f64(),
         queue: hosts.testbed.is_some().then_some(flags.where_.queue),
         loss: flags.experiments.loss,
+        unscheduled: flags.experiments.unscheduled,
+        srpt_limit: flags.experiments.srpt_limit,
         seed: flags.seed,
         cpus: std::thread::available_parallelism().map_or(1, usize::from),
         reference: reference.name().to_owned(),

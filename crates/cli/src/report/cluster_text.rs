@@ -59,6 +59,15 @@ pub fn notes(outcome: &Outcome) -> Vec<String> {
             outcome.loss * 100.0
         ));
     }
+    if let Some(bytes) = outcome.unscheduled {
+        notes.push(format!("Homa: {} B of a message are sent without a grant.", grouped(bytes.into())));
+    }
+    if let Some(bytes) = outcome.srpt_limit {
+        notes.push(format!(
+            "Homa: shortest first up to {} B left; among longer messages, the oldest first.",
+            grouped(bytes.into())
+        ));
+    }
     for run in &outcome.runs {
         if let Some(beside) = &run.beside {
             notes.push(format!(
