@@ -73,6 +73,8 @@ pub struct Queue {
     eager: bool,
     /// Times that looking paid off since the last sleep.
     hot: u32,
+    /// Waits that ended without asking the kernel, since one that did.
+    unasked: u32,
     _not_send: PhantomData<*mut ()>,
 }
 
@@ -162,6 +164,7 @@ impl Queue {
             guest: None,
             eager: false,
             hot: 0,
+            unasked: 0,
             _not_send: PhantomData,
         })
     }

@@ -101,13 +101,19 @@ impl Epoll {
 
     /// Whether [`Epoll::look`] has something to do.
     pub(crate) fn wants_look(&self, core: &Core) -> bool {
-        !self.cancelled.is_empty() || core.waits > 0 || !self.edges.is_empty()
+        !self.cancelled.is_empty() || self.is_awaited(core)
+    }
+
+    /// Whether anything but datagrams to receive, which plain calls find, may have become ready.
+    fn is_awaited(&self, core: &Core) -> bool {
+        core.waits > 0 || core.sends_waiting > 0 || !self.edges.is_empty()
     }
 
     /// Ends what was cancelled. Receiving datagrams is done by the caller.
     pub(crate) fn look(&mut self, core: &mut Core, keen: bool, out: &mut Events) -> io::Result<()> {
         self.resume_starved(core);
-        if keen && (core.waits > 0 || !self.edges.is_empty()) {
+        if keen && self.is_awaited(core) {
+            self.register_sends(core)?;
             self.collect(core, Some(Duration::ZERO), out)?;
         }
         while let Some(id) = self.cancelled.pop() {
@@ -142,6 +148,25 @@ impl Epoll {
         self.resume_starved(core);
         let at_once = !core.done.is_empty() || !core.starts.is_empty();
         self.collect(core, if at_once { Some(Duration::ZERO) } else { timeout }, out)
+    }
+
+    /// Registers the sources of sends that have begun to wait for room. Streams wait for the next
+    /// sleep: only that needs them registered.
+    fn register_sends(&mut self, core: &mut Core) -> io::Result<()> {
+        if core.sends_waiting == 0 {
+            return Ok(());
+        }
+        let mut at = 0;
+        while let Some(&id) = self.changed.get(at) {
+            let Some((_, send)) = core.send(id) else {
+                at += 1;
+                continue;
+            };
+            let source = send.source.clone();
+            self.changed.swap_remove(at);
+            self.update(core, &source)?;
+        }
+        Ok(())
     }
 
     fn source_of(&self, key: u64) -> Option<Source> {

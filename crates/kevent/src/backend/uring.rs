@@ -295,10 +295,11 @@ impl Uring {
         batch: Batch,
         out: &mut Events,
     ) -> io::Result<()> {
+        let before = out.len();
         self.settle(core, out);
         self.provide(core);
         self.arm(core);
-        let found = !out.is_empty() || !core.done.is_empty() || !core.starts.is_empty();
+        let found = out.len() > before || !core.done.is_empty() || !core.starts.is_empty();
         let at_once = timeout == Some(Duration::ZERO) || found;
         if !at_once || self.kernel_has_work() {
             let batch = Batch { want: batch.want.clamp(1, self.ios.max(1)), ..batch };

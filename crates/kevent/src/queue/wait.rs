@@ -18,6 +18,10 @@ const HOT: u32 = 64;
 /// Trains received by plain calls in one wait when there were some the time before: more would save
 /// little, and what they ask for would wait.
 const BULK: usize = 2;
+/// Waits that end without asking the kernel, after which one asks it: what other threads publish is
+/// found without, and must not keep everything else waiting.
+const UNASKED: u32 = 16;
+
 impl Queue {
     /// Waits for events and appends them to `out`; returns how many, 0 when the deadline passed.
     ///
@@ -78,7 +82,9 @@ impl Queue {
     fn wait_once(&mut self, out: &mut Events, wait: Wait) -> Result<usize, WaitError> {
         let before = out.len();
         let disarmed = self.hot >= HOT;
-        self.look(out, disarmed || wait.spin != Spin::Sleep)?;
+        let asks = disarmed || wait.spin != Spin::Sleep || self.unasked >= UNASKED;
+        self.look(out, asks)?;
+        self.unasked = if asks { 0 } else { self.unasked + 1 };
         if out.len() > before {
             self.eager = true;
             self.core.stats.immediate += 1;
@@ -158,6 +164,7 @@ impl Queue {
     fn sleep(&mut self, wait: Wait, fresh: bool, start: Instant, out: &mut Events) -> Result<(), WaitError> {
         let before = out.len();
         self.hot = 0;
+        self.unasked = 0;
         let mut now = start;
         loop {
             let timer = self.core.timers.next();

@@ -319,12 +319,14 @@ fn t23__wait_for_a_batch_or_a_window_or_a_deadline() {
         }
         let (mut events, mut seen) = (Events::default(), 0);
         while seen < 8 {
-            let count =
-                bench.q.wait(&mut events, Wait::until(Instant::now() + PATIENCE).batch(8, PATIENCE)).unwrap();
+            let wait = Wait::until(Instant::now() + PATIENCE).batch(8, Duration::from_millis(50));
+            let count = bench.q.wait(&mut events, wait).unwrap();
             assert!((1..=3).contains(&count), "{count}");
             seen += events.drain().count();
         }
         assert_eq!((seen, bench.q.in_flight()), (8, 0));
+        // The last wait found two and waited for a third in vain: asleep.
+        assert!(bench.q.stats().sleeps < 20, "{:?}", bench.q.stats());
     });
 }
 

@@ -6,20 +6,22 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peyk_kevent::{
-    Backend, Config, Deliver, Events, Message, Mode, PostError, Recv, Spin, Token, Wait, What,
+    Backend, Config, Deliver, Events, Message, Mode, PostError, ReadAt, Recv, Send, SendMode, Spin, Token,
+    Wait, What,
 };
 
-use crate::common::{Bench, PATIENCE, alone, on_both, on_both_once, times};
+use crate::common::{Bench, PATIENCE, Scratch, alone, on_both, on_both_once, times};
 
 fn message(producer: u64, number: u64) -> Message {
     Message { token: Token(producer), kind: 1, arg: number, body: None }
 }
 
 fn post(handle: &peyk_kevent::Handle, mut message: Message) {
-    loop {
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
         match handle.post(message) {
             Ok(()) => return,
             Err(PostError::Full(back)) => message = back,
@@ -27,6 +29,7 @@ fn post(handle: &peyk_kevent::Handle, mut message: Message) {
         }
         std::thread::yield_now();
     }
+    panic!("nobody takes messages");
 }
 
 #[test]
@@ -43,9 +46,7 @@ fn t63__messages_of_each_producer_arrive_in_order() {
             let mut next = [0u64; 8];
             let mut events = Events::default();
             while next.iter().any(|n| *n < count) {
-                assert!(
-                    bench.q.wait(&mut events, Wait::until(std::time::Instant::now() + PATIENCE)).unwrap() > 0
-                );
+                assert!(bench.q.wait(&mut events, Wait::until(Instant::now() + PATIENCE)).unwrap() > 0);
                 for event in events.drain() {
                     let What::Message(m) = event.what else { panic!("{event:?}") };
                     assert_eq!(m.arg, next[event.token.0 as usize]);
@@ -132,6 +133,15 @@ fn t67__queue_that_is_gone_takes_no_messages() {
     });
 }
 
+/// Whatever happens, the thread that watches this ends.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn t68__flood_of_messages_does_not_starve_sockets() {
     let _alone = alone();
@@ -141,8 +151,8 @@ fn t68__flood_of_messages_does_not_starve_sockets() {
         let recv = bench.recv_stream(1, &ours);
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let handle = bench.q.handle();
-            let over = &over;
+            let (handle, over) = (bench.q.handle(), &over);
+            let _stop = Stop(over);
             scope.spawn(move || {
                 while !over.load(Ordering::Relaxed) {
                     let _ = handle.post(message(9, 0));
@@ -163,8 +173,39 @@ fn t68__flood_of_messages_does_not_starve_sockets() {
                 }
                 got += 1;
             }
-            over.store(true, Ordering::Relaxed);
         });
+    });
+}
+
+/// The same, but the inlet is full at every wait: a handful of waits finds everything else.
+#[test]
+fn t68__inlet_that_is_never_empty_starves_nothing() {
+    on_both_once(|backend| {
+        for spin in [Spin::Sleep, Spin::Spin, Spin::Adaptive { max: Duration::from_micros(50) }] {
+            let mut bench = Bench::new(backend);
+            let scratch = Scratch::new("flood");
+            let file = bench.file_to_read(&scratch.file("read", b"content"));
+            let (ours, mut theirs) = bench.pair();
+            let handle = bench.q.handle();
+            let recv = bench.recv_stream(1, &ours);
+            for _ in 0..10 {
+                let read =
+                    bench.submit(2, ReadAt { source: file.clone(), buf: vec![0; 7].into(), offset: 0 });
+                let sent = bench
+                    .submit(3, Send { source: ours.clone(), data: "there".into(), mode: SendMode::Copy });
+                theirs.write_all(b"here").unwrap();
+                let mut missing = vec![recv, read, sent];
+                let until = Instant::now() + PATIENCE;
+                while !missing.is_empty() {
+                    while handle.post(message(9, 0)).is_ok() {}
+                    let found = bench.q.wait(&mut bench.events, Wait::until(until).spin(spin)).unwrap();
+                    assert!(found > 0 && Instant::now() < until, "{spin:?} starved {missing:?}");
+                    for event in bench.events.drain() {
+                        missing.retain(|id| event.id != Some(*id));
+                    }
+                }
+            }
+        }
     });
 }
 
@@ -226,7 +267,7 @@ fn future__completes_beside_a_socket() {
         bench.quiet();
         bench.q.cancel(never);
         assert!(matches!(bench.next_of(never), What::Cancelled { .. }));
-        let spin = Wait::until(std::time::Instant::now() + Duration::from_millis(5)).spin(Spin::Spin);
+        let spin = Wait::until(Instant::now() + Duration::from_millis(5)).spin(Spin::Spin);
         assert_eq!(bench.q.wait(&mut bench.events, spin).unwrap(), 0);
     });
 }

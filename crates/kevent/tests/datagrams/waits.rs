@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use peyk_kevent::{Events, Spin, Wait, What};
+use peyk_kevent::{Events, Message, SendMsg, Spin, Token, Wait, What};
 
 use crate::common::*;
 
@@ -118,5 +118,52 @@ fn hot_queue__goes_back_to_sleep_and_still_receives() {
         assert!(run(&mut q, Spin::Spin, |_, last, what| last && matches!(what, What::Cancelled { .. })));
         UdpSocket::bind("127.0.0.1:0").unwrap().send_to(&[], to).unwrap();
         thread.join().unwrap();
+    });
+}
+
+/// Messages that never end keep neither what arrives nor what waits for room from its turn.
+#[test]
+fn flood__of_messages_starves_neither_receives_nor_sends() {
+    on_both(|backend| {
+        for spin in [Spin::Sleep, Spin::Spin, Spin::Adaptive { max: Duration::from_micros(50) }] {
+            let mut q = queue(backend);
+            let (source, own) = open(&mut q, "127.0.0.1:0", 1);
+            let handle = q.handle();
+            let mut events = Events::default();
+            for _ in 0..100 {
+                q.submit(Token(2), SendMsg { source: source.clone(), train: train(own, 0, &[b"x"]) })
+                    .unwrap();
+                let (mut sent, mut arrived) = (false, false);
+                let until = Instant::now() + PATIENCE;
+                while !(sent && arrived) {
+                    while handle.post(Message::default()).is_ok() {}
+                    q.wait(&mut events, Wait::until(until).spin(spin)).unwrap();
+                    assert!(Instant::now() < until, "{spin:?} starved: sent {sent}, arrived {arrived}");
+                    for event in events.drain() {
+                        sent |= matches!(event.what, What::TrainSent(_));
+                        arrived |= matches!(event.what, What::Dgrams(_));
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// A send that waits for room goes on although its queue never sleeps.
+#[test]
+fn spin__sends_what_waited_for_room() {
+    on_both(|backend| {
+        let mut q = queue(backend);
+        let (source, own) = open(&mut q, "127.0.0.1:0", 1);
+        for round in 0..200 {
+            q.submit(Token(2), SendMsg { source: source.clone(), train: train(own, 0, &[b"x"]) }).unwrap();
+            let (mut sent, mut arrived) = (false, false);
+            let done = run(&mut q, Spin::Spin, |_, _, what| {
+                sent |= matches!(what, What::TrainSent(_));
+                arrived |= matches!(what, What::Dgrams(_));
+                sent && arrived
+            });
+            assert!(done, "round {round} on {backend:?}: sent {sent}, arrived {arrived}");
+        }
     });
 }

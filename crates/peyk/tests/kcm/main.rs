@@ -52,6 +52,21 @@ pub(crate) fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
+/// For loops that end with what other threads do: panics when it is plain that they do not.
+pub(crate) fn impatience() -> impl Fn() + Sync {
+    let (start, most) = (std::time::Instant::now(), stress::rounds(6) * PATIENCE);
+    move || assert!(start.elapsed() < most, "it does not end")
+}
+
+/// Sets a flag when it goes, also by a panic: no thread waits for it for ever.
+pub(crate) struct Stop<'a>(pub(crate) &'a std::sync::atomic::AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 /// Waits until something holds.
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = std::time::Instant::now();

@@ -43,10 +43,12 @@ fn case_068__four_threads_receive_on_one_socket() {
     mux.attach(near, frames()).unwrap();
     const COUNT: u32 = 20_000;
     let got = std::sync::Mutex::new(HashSet::new());
+    let check = impatience();
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
                 while got.lock().unwrap().len() < COUNT as usize {
+                    check();
                     if let Ok(message) = socket.recv_timeout(Duration::from_millis(50)) {
                         let number = u32::from_be_bytes(message[4..8].try_into().unwrap());
                         assert!(got.lock().unwrap().insert(number), "{number} came twice");
@@ -89,6 +91,7 @@ fn case_012__clone_and_close_under_traffic() {
     mux.attach(near, frames()).unwrap();
     let (received, clones, stop) = (AtomicU64::new(0), AtomicU32::new(0), AtomicBool::new(false));
     let sent = std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
         for _ in 0..8 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
@@ -114,7 +117,6 @@ fn case_012__clone_and_close_under_traffic() {
             }
             received.load(Ordering::Relaxed) >= u64::from(count)
         });
-        stop.store(true, Ordering::Relaxed);
         u64::from(count)
     });
     assert_eq!(received.load(Ordering::Relaxed), sent);
@@ -132,7 +134,11 @@ fn case_112__eight_producers_eight_consumers() {
     let (client, outbox) = Mux::open(Config::default()).unwrap();
     (0..4).for_each(|_| assert!(client.connect(here, frames()).is_ok()));
     let (seen, sent) = (std::sync::Mutex::new(HashSet::new()), std::sync::Mutex::new(Vec::new()));
-    let is_all = || seen.lock().unwrap().len() == 8 * each as usize;
+    let check = impatience();
+    let is_all = || {
+        check();
+        seen.lock().unwrap().len() == 8 * each as usize
+    };
     std::thread::scope(|scope| {
         for producer in 0..8u32 {
             let mine = outbox.try_clone().unwrap();
