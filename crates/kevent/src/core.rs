@@ -28,8 +28,8 @@ const ERRORS_AT_ONCE: usize = 64;
 const STASH: usize = 256;
 /// Failures of a stream in a row, with nothing in between, before it is given up.
 const FAILURES_IN_ROW: u32 = 64;
-/// Looks by plain calls of which one includes the sources where little is expected.
-const RARE: u32 = 8;
+/// Looks by plain calls, by their weight, of which one includes the sources where little is expected.
+const RARE: u32 = 32;
 
 pub(crate) use ops::Flow;
 
@@ -267,7 +267,7 @@ impl Core {
     /// One plain receive on each stream; true if something came, good or bad.
     pub(crate) fn receive_each(&mut self, out: &mut Events) -> bool {
         let before = out.len();
-        let rare = self.is_turn_of_rare();
+        let rare = self.is_turn_of_rare(1);
         let mut at = 0;
         while let Some(&id) = self.streams.get(at) {
             if rare || !self.is_rare(id) {
@@ -278,10 +278,15 @@ impl Core {
         out.len() > before
     }
 
-    /// Counts a look by plain calls; true if it includes the sources where little is expected.
-    pub(crate) fn is_turn_of_rare(&mut self) -> bool {
-        self.looks = self.looks.wrapping_add(1);
-        self.looks.is_multiple_of(RARE)
+    /// Counts a look by plain calls, which weighs so much; true if it includes the sources where little is
+    /// expected.
+    pub(crate) fn is_turn_of_rare(&mut self, weight: u32) -> bool {
+        self.looks += weight;
+        let is_turn = self.looks >= RARE;
+        if is_turn {
+            self.looks = 0;
+        }
+        is_turn
     }
 
     pub(crate) fn is_rare(&mut self, id: OpId) -> bool {
@@ -315,14 +320,14 @@ impl Core {
                 }
                 Err(e) => {
                     self.pool.put_back(block);
-                    match e.kind() {
-                        io::ErrorKind::WouldBlock => {
+                    match e.raw_os_error() {
+                        Some(libc::EAGAIN) => {
                             if let Some((_, recv)) = self.recv(id) {
                                 recv.source.0.mixed.set(false);
                             }
                             return Drained::Empty;
                         }
-                        io::ErrorKind::Interrupted => {}
+                        Some(libc::EINTR) => {}
                         _ if self.stream_error(id, e, out) => {}
                         _ => return Drained::Ended,
                     }

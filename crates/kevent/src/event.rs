@@ -214,6 +214,11 @@ impl Events {
         std::iter::from_fn(|| self.list.pop_front())
     }
 
+    /// The next event, where it lies: moving it out costs more than looking at it.
+    pub fn front(&self) -> Option<&Event> {
+        self.list.front()
+    }
+
     /// Number of events held.
     pub fn len(&self) -> usize {
         self.list.len()

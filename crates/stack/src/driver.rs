@@ -70,8 +70,8 @@ pub trait Driver {
     /// Ends that, and closes the descriptor.
     fn unwatch(&mut self, watched: Watched);
 
-    /// Counters.
-    fn stats(&self) -> &DriverStats;
+    /// The counters as they are now.
+    fn stats(&self) -> DriverStats;
 }
 
 /// A descriptor that a driver watches.
@@ -122,7 +122,7 @@ impl<D: Driver + ?Sized> Driver for Box<D> {
     fn unwatch(&mut self, watched: Watched) {
         (**self).unwatch(watched);
     }
-    fn stats(&self) -> &DriverStats {
+    fn stats(&self) -> DriverStats {
         (**self).stats()
     }
 }

@@ -194,7 +194,7 @@ impl Context<'_> {
     }
 
     /// Counters of the driver.
-    pub fn driver_stats(&self) -> &DriverStats {
+    pub fn driver_stats(&self) -> DriverStats {
         self.core.driver.stats()
     }
 

@@ -4,9 +4,9 @@
 //! ```text
 //!           packets ──► driver.poll ──► endpoint.handle_packet
 //!   submission ring ──► app / service calls
-//!             clock ──► endpoint.handle_timeout
 //!                       endpoint.poll_event ──► services on the shard, completions to threads
 //!                       endpoint.poll_packet ────► driver.send ... flush ──► packets
+//!             clock ──► endpoint.handle_timeout
 //! ```
 
 use std::collections::HashMap;
@@ -162,21 +162,22 @@ impl Shard {
         self.turns += 1;
         self.receive(wait);
         let more = self.cross() | self.submissions();
-        if self.core.endpoint.poll_timeout().is_some_and(|at| at <= self.core.now) {
-            self.core.endpoint.handle_timeout(self.core.now);
-            self.exports.touch();
-        }
         self.events();
         let service_wants = self.turn_services();
         self.budget.balance(self.number, &mut self.core.endpoint);
         let more = self.core.transmit(TRANSMIT_BURST) || more;
+        // What is due comes last: what answers a packet is on its way by then.
+        let next = self.core.endpoint.poll_timeout();
+        let due = next.is_some_and(|at| at <= self.core.now);
+        if due {
+            self.core.endpoint.handle_timeout(self.core.now);
+            self.exports.touch();
+        }
         let export = self.export();
-        if more {
+        if more || due {
             return self.at_once();
         }
-        let own = [self.core.endpoint.poll_timeout(), service_wants, export];
-        let deadline = own.into_iter().flatten().min();
-        match deadline {
+        match [next, service_wants, export].into_iter().flatten().min() {
             Some(at) if at <= self.core.now => self.at_once(),
             at => self.next_wait(at),
         }
@@ -417,7 +418,7 @@ impl Shard {
             turns: self.turns,
             homa: self.core.endpoint.stats().clone(),
             mesh: self.core.mesh.as_ref().map(|mesh| mesh.stats).unwrap_or_default(),
-            driver: self.core.driver.stats().clone(),
+            driver: self.core.driver.stats(),
             usage: Usage::of(&mut self.core.endpoint),
             app: AppUsage::default(),
         }

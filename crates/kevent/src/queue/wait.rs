@@ -18,6 +18,9 @@ const HOT: u32 = 64;
 /// Trains received by plain calls in one wait when there were some the time before: more would save
 /// little, and what they ask for would wait.
 const BULK: usize = 2;
+/// A wait begins with a look that counts as so many of those that follow while nothing is there: between two
+/// of its own things of use are done, so a source where little is expected would wait long.
+const WAIT_WEIGHT: u32 = 4;
 /// Waits that end without asking the kernel, after which one asks it: what other threads publish is
 /// found without, and must not keep everything else waiting.
 const UNASKED: u32 = 16;
@@ -124,7 +127,10 @@ impl Queue {
             }
             // Reading the clock takes a good part of the time of a look.
             for _ in 0..LOOKS_PER_CLOCK {
-                std::hint::spin_loop();
+                if self.core.streams.is_empty() {
+                    // Otherwise each look is a system call, which is pause enough.
+                    std::hint::spin_loop();
+                }
                 if self.glance(out)? {
                     self.core.stats.spins_paid += 1;
                     self.spinner.paid_off(wait.spin);
@@ -240,7 +246,7 @@ impl Queue {
         self.backend.look(&mut self.core, direct, out)?;
         self.collect(out);
         let limit = if self.eager { BULK } else { 1 };
-        let rare = self.core.is_turn_of_rare();
+        let rare = self.core.is_turn_of_rare(WAIT_WEIGHT);
         let mut at = 0;
         while let Some(&id) = self.core.streams.get(at) {
             let room = self.core.max_events.saturating_sub(out.len()).min(limit);

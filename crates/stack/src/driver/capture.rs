@@ -183,7 +183,7 @@ impl<D: Driver> Driver for Capture<D> {
         self.inner.unwatch(watched);
     }
 
-    fn stats(&self) -> &DriverStats {
+    fn stats(&self) -> DriverStats {
         self.inner.stats()
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use peyk_homa::{PacketHeader, PacketOut, Transmit};
 use peyk_sansio::Prng;
 
-use crate::driver::{Bound, Driver, DriverStats, Handle, Received, Wait, Watched};
+use crate::driver::{Bound, Driver, DriverStats, FaultStats, Handle, Received, Wait, Watched};
 
 /// Longest time a packet is held back.
 const HELD: Duration = Duration::from_micros(200);
@@ -44,7 +44,7 @@ pub struct Faulty<D> {
     faults: Faults,
     rng: Prng,
     held: Vec<Held>,
-    stats: DriverStats,
+    made: FaultStats,
 }
 
 #[derive(Debug)]
@@ -57,7 +57,7 @@ struct Held {
 impl<D: Driver> Faulty<D> {
     /// Puts faults between the caller and `inner`; the same seed makes the same choices.
     pub fn new(inner: D, faults: Faults, seed: u64) -> Faulty<D> {
-        Faulty { inner, faults, rng: Prng::new(seed), held: Vec::new(), stats: DriverStats::default() }
+        Faulty { inner, faults, rng: Prng::new(seed), held: Vec::new(), made: FaultStats::default() }
     }
 
     fn pass(&mut self, packet: &Transmit) {
@@ -91,12 +91,6 @@ impl<D: Driver> Faulty<D> {
         let payload = bytes.split_off(packet.header.len());
         Transmit { header: PacketHeader::copy_from(&bytes), payload: payload.into(), ..packet }
     }
-
-    fn take_stats(&mut self) {
-        let faults = self.stats.faults;
-        self.stats.clone_from(self.inner.stats());
-        self.stats.faults = faults;
-    }
 }
 
 impl<D: Driver> Driver for Faulty<D> {
@@ -123,20 +117,20 @@ impl<D: Driver> Driver for Faulty<D> {
 
     fn send(&mut self, packet: &PacketOut<'_>) {
         if self.rng.chance(self.faults.drop) {
-            self.stats.faults.dropped += 1;
+            self.made.dropped += 1;
             return;
         }
         let mut packet = packet.to_transmit();
         if self.rng.chance(self.faults.corrupt) {
-            self.stats.faults.corrupted += 1;
+            self.made.corrupted += 1;
             packet = self.spoil(packet);
         }
         if self.rng.chance(self.faults.duplicate) {
-            self.stats.faults.duplicated += 1;
+            self.made.duplicated += 1;
             self.pass(&packet);
         }
         if self.held.len() < HELD_MAX && self.rng.chance(self.faults.reorder) {
-            self.stats.faults.reordered += 1;
+            self.made.reordered += 1;
             self.held.push(Held { packet, overtaken_by: 0, until: Instant::now() + HELD });
             return;
         }
@@ -145,7 +139,6 @@ impl<D: Driver> Driver for Faulty<D> {
 
     fn flush(&mut self) {
         self.inner.flush();
-        self.take_stats();
     }
 
     fn poll(&mut self, mut wait: Wait, sink: &mut dyn FnMut(Received<'_>)) -> io::Result<usize> {
@@ -157,7 +150,6 @@ impl<D: Driver> Driver for Faulty<D> {
             self.release(Instant::now());
             self.inner.flush();
         }
-        self.take_stats();
         result
     }
 
@@ -173,8 +165,8 @@ impl<D: Driver> Driver for Faulty<D> {
         self.inner.unwatch(watched);
     }
 
-    fn stats(&self) -> &DriverStats {
-        &self.stats
+    fn stats(&self) -> DriverStats {
+        DriverStats { faults: self.made, ..self.inner.stats() }
     }
 }
 
@@ -194,7 +186,7 @@ mod tests {
         a.poll(Wait::now(), &mut |_| {}).unwrap();
         let got = collect(&mut b);
         let number = |d: &Vec<u8>| u32::from_be_bytes(d[28..32].try_into().unwrap());
-        (got.iter().map(number).collect(), a.stats().clone())
+        (got.iter().map(number).collect(), a.stats())
     }
 
     #[test]

@@ -152,8 +152,8 @@ impl Driver for MemoryDriver {
         self.queue.close(watched.0);
     }
 
-    fn stats(&self) -> &DriverStats {
-        &self.stats
+    fn stats(&self) -> DriverStats {
+        self.stats.clone()
     }
 }
 

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use peyk_homa::{Pacing, PacketOut, Path, Unreachable};
 use peyk_kevent::{
-    Config as QueueConfig, Event, Events, Handle, Operands, Queue, RecvMsg, SendMsg, SocketError, Source,
-    Token, Train, Wait, What, Why, udp,
+    Config as QueueConfig, Datagrams, Event, Events, Handle, Operands, Queue, RecvMsg, SendMsg, SocketError,
+    Source, Token, Train, Wait, What, Why, udp,
 };
 
 use crate::driver::plan::{Item, Limits, Planner, Short};
@@ -420,24 +420,30 @@ impl UdpDriver {
         }
     }
 
-    fn on_event(&mut self, event: Event, sink: &mut dyn FnMut(Received<'_>)) -> usize {
+    fn on_datagrams(
+        &mut self,
+        token: Token,
+        dgrams: &Datagrams,
+        sink: &mut dyn FnMut(Received<'_>),
+    ) -> usize {
+        let local = token.0 as u16;
+        let path = Path { remote: canonical(dgrams.from), local };
+        let mut count = 0;
+        for data in dgrams.iter() {
+            count += 1;
+            sink(Received::Packet { path: &path, data });
+        }
+        self.stats.truncated += u64::from(dgrams.is_truncated());
+        self.stats.trains_received += 1;
+        self.stats.packets_received += count as u64;
+        self.stats.bytes_received += dgrams.bytes().len() as u64;
+        self.watch(local, dgrams.from, token.0 & OWN != 0, count);
+        count
+    }
+
+    fn on_event(&mut self, event: Event) {
         let local = event.token.0 as u16;
         match event.what {
-            What::Dgrams(dgrams) => {
-                let from = dgrams.from;
-                let path = Path { remote: canonical(dgrams.from), local };
-                let mut count = 0;
-                self.stats.truncated += u64::from(dgrams.is_truncated());
-                for data in dgrams.iter() {
-                    count += 1;
-                    sink(Received::Packet { path: &path, data });
-                }
-                self.stats.trains_received += 1;
-                self.stats.packets_received += count as u64;
-                self.stats.bytes_received += dgrams.bytes().len() as u64;
-                self.watch(local, from, event.token.0 & OWN != 0, count);
-                return count;
-            }
             What::Error(error) => self.on_error(error),
             What::TrainSent(train) => {
                 self.backlog -= 1;
@@ -466,7 +472,6 @@ impl UdpDriver {
             }
             _ => {}
         }
-        0
     }
 
     /// A train came, by the host's own socket or by the shared one.
@@ -588,14 +593,20 @@ impl Driver for UdpDriver {
         let mut events = std::mem::take(&mut self.events);
         let result = self.queue.wait(&mut events, wait);
         let mut count = 0;
-        for event in events.drain() {
-            count += self.on_event(event, sink);
+        while let Some(next) = events.front() {
+            // Most are packets, which are used where they lie.
+            match &next.what {
+                What::Dgrams(dgrams) => {
+                    count += self.on_datagrams(next.token, dgrams, sink);
+                    events.drain().next();
+                }
+                _ => events.drain().take(1).for_each(|event| self.on_event(event)),
+            }
         }
         self.events = events;
         if found > 0 {
             count += self.hand_up_reports(found, count, sink);
         }
-        self.stats.queue.clone_from(self.queue.stats());
         result?;
         Ok(count)
     }
@@ -612,8 +623,8 @@ impl Driver for UdpDriver {
         self.queue.close(watched.0);
     }
 
-    fn stats(&self) -> &DriverStats {
-        &self.stats
+    fn stats(&self) -> DriverStats {
+        DriverStats { queue: self.queue.stats().clone(), ..self.stats.clone() }
     }
 }
 

@@ -163,7 +163,7 @@ fn unreachable_host__is_reported_and_others_get_theirs() {
         a.send(&transmit(path, 0, &HEADER, b"kept").as_out());
         a.flush();
         assert_eq!(collect(&mut b, 1)[0].1[28..], *b"kept");
-        let stats = a.stats().clone();
+        let stats = a.stats();
         let dropped = stats.dropped_unreachable + stats.dropped_other + stats.dropped_prohibited;
         assert_eq!(dropped, 1, "{stats:?}");
     });
