@@ -97,6 +97,11 @@ impl MessageOut {
         self.length <= self.segment && self.length <= self.unscheduled
     }
 
+    /// Bytes per segment.
+    pub fn segment(&self) -> u32 {
+        self.segment
+    }
+
     /// Bytes not sent yet.
     pub fn left(&self) -> u32 {
         self.length - self.next

@@ -62,6 +62,9 @@ pub(crate) struct Rpc {
     pub cookie: u64,
     /// When to give up (client); `Instant::MAX` for never.
     pub deadline: Instant,
+    /// When it began, as we know: its age ranks both of its messages, for it is the round trip that its client
+    /// waits for.
+    pub born: Instant,
     pub out: MessageOut,
 }
 
@@ -105,6 +108,7 @@ pub(crate) struct NewRpc {
     pub peer_port: u16,
     pub cookie: u64,
     pub deadline: Instant,
+    pub born: Instant,
     pub since: u64,
 }
 
@@ -137,6 +141,7 @@ impl Slab {
                     peer_port: 0,
                     cookie: 0,
                     deadline: Instant::MAX,
+                    born: Instant::ZERO,
                     wait: Wait::default(),
                     timer_at: NO_TIMER,
                     out: MessageOut::default(),
@@ -156,6 +161,7 @@ impl Slab {
         rpc.peer_port = new.peer_port;
         rpc.cookie = new.cookie;
         rpc.deadline = new.deadline;
+        rpc.born = new.born;
         rpc.wait = Wait::from(new.since);
         slot
     }
@@ -280,6 +286,7 @@ mod tests {
             peer_port: 99,
             cookie: 0,
             deadline: Instant::MAX,
+            born: Instant::ZERO,
             since: 0,
         }
     }

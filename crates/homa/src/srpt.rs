@@ -11,8 +11,8 @@
 //!   singles  VecDeques  single-packet messages, before all others: by size class, two to an octave,
 //!                       and first come first served within a class
 //!   best     one key    the best of the longer messages, kept outside the tree
-//!   rest     BTreeSet   (left, init_time, slot) of the others
-//!   ages     BTreeSet   (init_time, slot) of best and rest
+//!   rest     BTreeSet   (left, born, slot) of the others
+//!   ages     BTreeSet   (born, slot) of best and rest
 //! ```
 //!
 //! Sending a packet of the best message only lowers its own key, so the common
@@ -36,12 +36,12 @@ enum Place {
 struct Entry {
     place: Place,
     left: u32,
-    init_time: Instant,
+    born: Instant,
     /// Tells this occupation of `singles` from earlier ones of the same slot.
     ticket: u32,
 }
 
-const ABSENT: Entry = Entry { place: Place::Absent, left: 0, init_time: Instant::ZERO, ticket: 0 };
+const ABSENT: Entry = Entry { place: Place::Absent, left: 0, born: Instant::ZERO, ticket: 0 };
 
 /// Size classes of single packets: up to 64 KiB.
 const CLASSES: usize = 32;
@@ -74,15 +74,15 @@ impl SendQueue {
 
     /// Queues a message with `left` bytes to send. Returns false, changing only
     /// `left`, if the slot is already queued.
-    pub fn insert(&mut self, slot: u32, left: u32, init_time: Instant) -> bool {
+    pub fn insert(&mut self, slot: u32, left: u32, born: Instant) -> bool {
         if self.place(slot) != Place::Absent {
             self.update(slot, left);
             return false;
         }
         let entry = self.entry(slot);
-        *entry = Entry { place: Place::Ranked, left, init_time, ticket: entry.ticket };
-        self.ages.insert((init_time, slot));
-        self.rank_in((left, init_time, slot));
+        *entry = Entry { place: Place::Ranked, left, born, ticket: entry.ticket };
+        self.ages.insert((born, slot));
+        self.rank_in((left, born, slot));
         true
     }
 
@@ -90,13 +90,13 @@ impl SendQueue {
     /// after the single packets of its size class queued earlier. Returns false
     /// if already queued.
     #[inline]
-    pub fn insert_single(&mut self, slot: u32, left: u32, init_time: Instant) -> bool {
+    pub fn insert_single(&mut self, slot: u32, left: u32, born: Instant) -> bool {
         let entry = self.entry(slot);
         if entry.place != Place::Absent {
             return false;
         }
         let ticket = entry.ticket.wrapping_add(1);
-        *entry = Entry { place: Place::Single, left, init_time, ticket };
+        *entry = Entry { place: Place::Single, left, born, ticket };
         let class = class_of(left);
         self.singles[class].push_back((slot, ticket));
         self.classes |= 1 << class;
@@ -110,7 +110,7 @@ impl SendQueue {
         let Some(entry) = self.entries.get_mut(slot as usize) else {
             return;
         };
-        let old = (entry.left, entry.init_time, slot);
+        let old = (entry.left, entry.born, slot);
         match entry.place {
             Place::Absent => {}
             // It has one packet: there is nothing in between.
@@ -134,7 +134,7 @@ impl SendQueue {
             return false;
         };
         let (was, entry_left) = (entry.place, entry.left);
-        let key = (entry.left, entry.init_time, slot);
+        let key = (entry.left, entry.born, slot);
         entry.place = Place::Absent;
         match was {
             Place::Absent => return false,

@@ -105,6 +105,7 @@ impl Endpoint {
             peer_port: to.port,
             cookie: options.cookie,
             deadline: options.deadline.unwrap_or(Instant::MAX),
+            born: now,
             since: tick,
         });
         if let Some(deadline) = options.deadline {

@@ -142,6 +142,7 @@ impl Endpoint {
             peer_port: data.header.sport,
             cookie: 0,
             deadline: Instant::MAX,
+            born: a.now,
             since: a.tick,
         }))
     }
@@ -294,7 +295,7 @@ impl Endpoint {
         if rpc.is_managed {
             self.grants.on_received(slot, received);
         } else {
-            self.manage(a.now, slot);
+            self.manage(slot);
         }
         if self.rpcs[slot].input.is_owed() {
             self.arm(slot, self.timers.resend_due(Wait::from(a.tick)));
@@ -307,7 +308,7 @@ impl Endpoint {
     fn on_nothing_new(&mut self, slot: u32, a: &Arrival<'_>) -> Disposition {
         self.touch_in_vain(slot, a.tick);
         if !self.rpcs[slot].is_managed {
-            self.manage(a.now, slot);
+            self.manage(slot);
         }
         if self.rpcs[slot].input.is_owed() {
             self.arm(slot, self.timers.resend_due(self.rpcs[slot].wait));
@@ -316,12 +317,12 @@ impl Endpoint {
     }
 
     /// Puts a message that needs grants under their management.
-    fn manage(&mut self, now: Instant, slot: u32) {
+    fn manage(&mut self, slot: u32) {
         let rpc = &mut self.rpcs[slot];
         let input = &rpc.input;
         if input.granted < input.length {
             let (length, granted, received) = (input.length, input.granted, input.received);
-            rpc.is_managed = self.grants.manage(slot, rpc.peer, length, granted, received, now);
+            rpc.is_managed = self.grants.manage(slot, rpc.peer, length, granted, received, rpc.born);
         }
     }
 
@@ -448,7 +449,7 @@ impl Endpoint {
             let priority = self.config.num_priorities.saturating_sub(2);
             let kind = ControlKind::Resend { offset: 0, length: RESEND_ALL, priority };
             self.send_control(slot, kind);
-            self.manage(now, slot);
+            self.manage(slot);
             self.owe(slot, tick);
         }
     }

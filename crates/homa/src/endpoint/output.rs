@@ -12,7 +12,7 @@ use peyk_wire::homa::{
 use super::{Endpoint, tick_after, tick_of};
 use crate::config::TICK;
 use crate::mutant::is_mutant;
-use crate::outgoing::Retransmit;
+use crate::outgoing::{MessageOut, Retransmit};
 use crate::pacer::Pick;
 use crate::priority::control_priority;
 use crate::resend::Wait;
@@ -122,15 +122,16 @@ impl Endpoint {
 
     /// Lets a message take part in sending, if it has something that may be sent.
     pub(super) fn enqueue(&mut self, slot: u32) {
-        let out = &self.rpcs[slot].out;
+        let rpc = &self.rpcs[slot];
+        let out = &rpc.out;
         if !out.is_sendable() {
             return;
         }
         // Paced messages take their rank, so that they hold up no message the pacer lets pass.
         if out.is_single() && self.pacer.is_exempt(out.length) {
-            self.queue.insert_single(slot, out.left(), out.init_time);
+            self.queue.insert_single(slot, out.left(), rpc.born);
         } else {
-            self.queue.insert(slot, self.rank(out.left()), out.init_time);
+            self.queue.insert(slot, self.rank(out), rpc.born);
         }
     }
 
@@ -256,7 +257,7 @@ impl Endpoint {
             out.sched_prio
         };
         if out.is_sendable() {
-            let left = self.rank(self.rpcs[slot].out.left());
+            let left = self.rank(&self.rpcs[slot].out);
             self.queue.update(slot, left);
         } else {
             self.queue.remove(slot);
@@ -310,10 +311,19 @@ impl Endpoint {
             && self.stats.data_originals.is_multiple_of(1000 / fraction)
     }
 
-    /// Where so many bytes left to send put a message.
+    /// Where a message stands among those that may send: by the bytes left of it.
+    ///
+    /// The first packet of one that needs grants goes as if it were all: it tells the receiver, which can give
+    /// the message its place there while the rest waits here. Else it would wait twice, one after the other.
     #[inline]
-    fn rank(&self, left: u32) -> u32 {
-        if is_mutant!(self.config, ReverseSrpt) { u32::MAX - left } else { left.min(self.config.srpt_limit) }
+    fn rank(&self, out: &MessageOut) -> u32 {
+        let left = out.left();
+        if is_mutant!(self.config, ReverseSrpt) {
+            return u32::MAX - left;
+        }
+        let is_announcement = out.next == 0 && out.length > out.unscheduled;
+        let counted = if is_announcement { out.segment() } else { left };
+        counted.min(self.config.srpt_limit)
     }
 
     /// All that may be sent of a message has been: now the other side is to act.

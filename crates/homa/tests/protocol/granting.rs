@@ -274,3 +274,20 @@ fn message_that_finds_no_share_is_granted_as_soon_as_there_is_one() {
     let sent = lab.drain();
     assert_eq!(grants(&sent).len(), 1, "{sent:?}");
 }
+
+#[test]
+fn of_equal_responses_that_of_the_older_rpc_is_granted_first() {
+    let config = Config { max_overcommit: 1, ..Config::default() };
+    let mut lab = Lab::with(config, 64);
+    let (older, _) = lab.request(&b"first"[..]);
+    lab.now += us(1);
+    let (younger, _) = lab.request(&b"second"[..]);
+    let answer = pattern(400_000);
+    for rpc in [younger, older] {
+        lab.now += us(1);
+        let packet = lab.server_of(rpc).segment(&answer, 1424, 0, 1424);
+        lab.endpoint.handle_packet(lab.now, &Lab::path(0), &packet);
+    }
+    let granted: Vec<u64> = grants(&lab.drain()).iter().map(|g| g.0).collect();
+    assert_eq!(granted, [older.0], "one at a time");
+}

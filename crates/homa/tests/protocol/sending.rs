@@ -166,6 +166,38 @@ fn equal_messages_go_oldest_first() {
 }
 
 #[test]
+fn first_packet_of_a_message_that_needs_grants_goes_ahead() {
+    let mut lab = Lab::new();
+    let mut rpcs = Vec::new();
+    for len in [30_000, 100_000, 100] {
+        let message = Payload::from(pattern(len));
+        let rpc = lab.endpoint.send_request(lab.now, lab.client, Lab::to(), message, Default::default());
+        rpcs.push(rpc.unwrap().0);
+    }
+    let sent: Vec<_> = lab.drain().iter().map(|s| (s.header().sender_id, s.data().offset())).collect();
+    assert_eq!(sent[0], (rpcs[2], 0), "a short message is shorter still");
+    assert_eq!(sent[1], (rpcs[1], 0), "its receiver learns of the long one");
+    assert_eq!(sent[2], (rpcs[0], 0), "and now it is shortest first");
+    let rest: Vec<u64> = sent[2..].iter().map(|s| s.0).collect();
+    assert!(rest.is_sorted_by_key(|id| *id == rpcs[1]), "{rest:?}");
+}
+
+#[test]
+fn of_equal_responses_that_of_the_older_rpc_goes_first() {
+    let mut lab = Lab::new();
+    let older = lab.in_service(ID, b"first");
+    lab.now += us(1);
+    let younger = lab.in_service(ID + 2, b"second");
+    for rpc in [younger, older] {
+        lab.now += us(1);
+        lab.endpoint.reply(lab.now, rpc, Payload::from(pattern(20_000))).unwrap();
+    }
+    let mut order: Vec<u64> = lab.drain().iter().map(|s| s.header().sender_id).collect();
+    order.dedup();
+    assert_eq!(order, [ID | 1, (ID + 2) | 1]);
+}
+
+#[test]
 fn control_goes_before_data() {
     use peyk_wire::homa::PacketType;
     let mut lab = Lab::new();

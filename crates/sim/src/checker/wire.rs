@@ -21,6 +21,8 @@ const MISSED_TURNS: u64 = 10;
 struct Sending {
     length: u32,
     next: u32,
+    /// When the application handed it over, or, of a response, the first of its request came: messages are as old
+    /// as their RPCs.
     handed: Picos,
     is_request: bool,
     /// Packets of younger messages since it sent last.
@@ -56,6 +58,8 @@ struct Side {
     sending: BTreeMap<u64, Sending>,
     /// By sender and its id.
     arriving: BTreeMap<(HostId, u64), Arrived>,
+    /// When the first of each message came, by the sender's id.
+    began: BTreeMap<u64, Picos>,
     originals: u64,
     early: u64,
     /// When it last sent DATA for the first time.
@@ -108,8 +112,10 @@ impl Wire {
 
     /// An application handed a message over.
     pub fn on_message(&mut self, now: Picos, host: HostId, id: u64, length: u32, is_request: bool) {
-        let sending = Sending { length, next: 0, handed: now, is_request, overtaken: 0 };
-        self.sides[usize::from(host)].sending.insert(id, sending);
+        let side = &mut self.sides[usize::from(host)];
+        let began = if is_request { None } else { side.began.get(&(id ^ 1)).copied() };
+        let sending = Sending { length, next: 0, handed: began.unwrap_or(now), is_request, overtaken: 0 };
+        side.sending.insert(id, sending);
     }
 
     /// A call of a host has ended.
@@ -127,6 +133,7 @@ impl Wire {
         let side = &mut self.sides[usize::from(host)];
         side.sending.clear();
         side.arriving.clear();
+        side.began.clear();
         side.owed.iter_mut().for_each(BTreeSet::clear);
         (side.originals, side.early) = (0, 0);
     }
@@ -144,6 +151,7 @@ impl Wire {
         if let HomaPacket::Data(data) = packet
             && !data.payload.is_empty()
         {
+            side.began.entry(data.header.sender_id).or_insert(now);
             let arrived = side.arriving.entry((from, data.header.sender_id)).or_default();
             arrived.add(data.offset(), data.end());
         }
@@ -208,7 +216,10 @@ impl Wire {
         side.originals += 1;
         side.sent_at = now;
         let (id, offset, length) = (data.header.sender_id, data.offset(), data.message_length);
-        let left = length - offset;
+        // The first packet of a message that needs grants goes as if it were all.
+        let rank =
+            |length: u32, next: u32| if next == 0 && length > unsched { segment } else { length - next };
+        let left = rank(length, offset);
         let handed = match side.sending.get_mut(&id) {
             Some(sending) => {
                 (sending.next, sending.overtaken) = (data.end(), 0);
@@ -227,7 +238,7 @@ impl Wire {
             **other != id && s.is_request && s.handed < now && s.next < s.length.min(unsched)
         });
         let is_early = others.clone().any(|(_, other)| {
-            let other_left = other.length - other.next;
+            let other_left = rank(other.length, other.next);
             match (is_single(length), is_single(other.length)) {
                 // Within an octave single packets go as they come; one byte is in that of two.
                 (true, is_other_single) => is_other_single && other_left.max(2) * 2 <= left,
