@@ -47,9 +47,9 @@ pub struct Config {
     /// Most messages granted to at a time, 1 to 8.
     pub max_overcommit: u32,
     /// Bytes left up to which the message with fewer goes first, in grants and in sending; among those with more,
-    /// which come after them, that of the oldest RPC does. `u32::MAX`, as in HomaModule: always the one with fewer. Shortest-first
-    /// keeps the longest messages waiting for longer than TCP would; this gives them their turn at the price of those
-    /// that are nearly as long: see `docs/results/cluster.md`.
+    /// which come after them, that of the oldest RPC does. `u32::MAX`, as in HomaModule: always the one with fewer.
+    /// Shortest-first keeps the longest messages waiting for longer than TCP would; this gives them their turn at the
+    /// price of those that are nearly as long: see `docs/results/cluster.md`.
     pub srpt_limit: u32,
     /// Bytes of each grant given to the oldest message.
     pub fifo_grant_increment: u32,

@@ -1,5 +1,4 @@
-//! What the tests share: a queue on a given backend, waiting for certain events, and processes of
-//! their own for tests that change their process.
+//! What the tests share: a queue on a given backend, waiting for certain events, and scratch files.
 
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -10,7 +9,9 @@ use peyk_kevent::{
     Backend, BackendKind, Config, Event, Events, Mode, Op, OpId, Queue, Recv, Source, Token, Wait, What,
 };
 
-use crate::peer::{Peer, Timing};
+use crate::peer::Peer;
+use crate::shared::Timing;
+pub use crate::shared::{in_child, in_child_with};
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -154,26 +155,6 @@ impl Bench {
         let file = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(path);
         self.q.adopt(OwnedFd::from(file.unwrap())).unwrap()
     }
-}
-
-/// Runs the test of this name again in a process of its own; true in that process.
-pub fn in_child(name: &str) -> bool {
-    in_child_with(name, &[])
-}
-
-pub fn in_child_with(name: &str, env: &[(&str, &str)]) -> bool {
-    if std::env::var_os("PEYK_CHILD").is_some_and(|child| child == name) {
-        return true;
-    }
-    let me = std::env::current_exe().unwrap();
-    let status = std::process::Command::new(me)
-        .args(["--exact", name, "--test-threads=1", "--nocapture"])
-        .env("PEYK_CHILD", name)
-        .envs(env.iter().copied())
-        .status()
-        .unwrap();
-    assert!(status.success(), "{name} in a process of its own: {status}");
-    false
 }
 
 /// Open descriptors of this process.

@@ -11,7 +11,7 @@ use peyk_kevent::{
 
 use crate::common::{Bench, PATIENCE, Scratch, in_child, on_both, pattern, times};
 use crate::device::{GOOD, LEN, Mounted, SLOWNESS};
-use crate::peer::Timing;
+use crate::shared::Timing;
 
 fn read(bench: &mut Bench, source: &Source, offset: u64, len: usize) -> Vec<u8> {
     let id = bench.submit(1, ReadAt { source: source.clone(), buf: vec![0; len].into(), offset });

@@ -8,7 +8,7 @@
 //! - t41, t42, t43: `../datagrams`.
 //! - t64: `crates/sockbuf/tests/loom.rs` has the model, `messages.rs` here the hunt.
 //!
-//! Bodies run on both backends in four timings (`peer.rs`), or on both once where a case is about
+//! Bodies run on both backends in four timings (`../shared`), or on both once where a case is about
 //! setting up or has an order of events of its own.
 
 #![allow(non_snake_case)]
@@ -21,6 +21,8 @@ mod life;
 mod messages;
 mod peer;
 mod setup;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod sockets;
 mod timers;
 mod watch;

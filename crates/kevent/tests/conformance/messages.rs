@@ -14,6 +14,7 @@ use peyk_kevent::{
 };
 
 use crate::common::{Bench, PATIENCE, Scratch, alone, on_both, on_both_once, times};
+use crate::shared::Stop;
 
 fn message(producer: u64, number: u64) -> Message {
     Message { token: Token(producer), kind: 1, arg: number, body: None }
@@ -131,15 +132,6 @@ fn t67__queue_that_is_gone_takes_no_messages() {
         assert!(matches!(handle.post(message(0, 7)), Err(PostError::Closed(Message { arg: 7, .. }))));
         handle.wake();
     });
-}
-
-/// Whatever happens, the thread that watches this ends.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test]

@@ -1,46 +1,14 @@
-//! The other side of a connection, and when things happen.
+//! The other side of a connection.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
 
-/// The order of events that a test runs with: bugs that one of them hides show in another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Timing {
-    /// As it comes: what can be done at once is.
-    Inline,
-    /// Each operation is in the kernel before anything else happens.
-    Armed,
-    /// Nothing is done at once that can be done elsewhere (`Config::force_async`).
-    Async,
-    /// What the peer does, it does a while later: the queue sleeps by then.
-    Delayed,
-}
-
-thread_local! {
-    static NOW: Cell<Timing> = const { Cell::new(Timing::Inline) };
-}
-
-impl Timing {
-    pub const ALL: [Timing; 4] = [Timing::Inline, Timing::Armed, Timing::Async, Timing::Delayed];
-
-    /// That of the test this thread runs.
-    pub fn now() -> Timing {
-        NOW.get()
-    }
-
-    pub fn set(self) {
-        NOW.set(self);
-    }
-}
-
-/// How late a delayed peer is.
-const LATE: Duration = Duration::from_micros(500);
+use crate::shared::{LATE, Timing};
 
 enum Deed {
     Write(Vec<u8>),

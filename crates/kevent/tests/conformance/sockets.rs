@@ -12,7 +12,7 @@ use peyk_kevent::{
 };
 
 use crate::common::{Bench, PATIENCE, alone, in_child, on_both, open_fds, pattern, settled_fds, times};
-use crate::peer::Timing;
+use crate::shared::Timing;
 
 fn send(
     bench: &mut Bench,

@@ -35,7 +35,7 @@ fn t41__empty_datagram_is_one_datagram() {
     in_all_timings(|backend| {
         let mut q = queue(backend);
         let (_source, to) = open(&mut q, "127.0.0.1:0", 0);
-        let late = TIMING.get() == Timing::Delayed;
+        let late = Timing::now() == Timing::Delayed;
         let sender = std::thread::spawn(move || {
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             for bytes in [&b""[..], b"", b"x", b""] {
@@ -59,7 +59,7 @@ fn t41__datagram_longer_than_a_block_is_cut_and_says_so() {
         socket2::SockRef::from(&theirs).set_send_buffer_size(1 << 20).unwrap();
         let data: Vec<u8> = (0..100_000).map(|i| i as u8).collect();
         for (sent, cut) in [(1000, false), (100_000, true), (1, false)] {
-            let late = TIMING.get() == Timing::Delayed;
+            let late = Timing::now() == Timing::Delayed;
             let (theirs, bytes) = (theirs.try_clone().unwrap(), data[..sent].to_vec());
             let sender = std::thread::spawn(move || {
                 std::thread::sleep(if late { LATE } else { Duration::ZERO });

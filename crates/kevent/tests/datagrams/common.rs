@@ -1,6 +1,5 @@
 //! What the tests share: queues in four timings, senders, and waits for what arrives.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -9,33 +8,15 @@ use peyk_kevent::{
     Backend, BackendKind, Config, Events, Queue, RecvMsg, Source, Spin, Token, Train, Wait, What, udp,
 };
 
+pub use crate::shared::{LATE, Stop, Timing, in_child};
+
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Serialises tests that count descriptors or load the machine.
 pub static ALONE: Mutex<()> = Mutex::new(());
 
-/// The order of events that a test runs with, as in `../conformance/peer.rs`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Timing {
-    /// As it comes.
-    Inline,
-    /// The receive is in the kernel before anything is sent.
-    Armed,
-    /// Nothing is done at once that can be done elsewhere.
-    Async,
-    /// What is sent, is sent a while later: the queue sleeps by then.
-    Delayed,
-}
-
-thread_local! {
-    pub static TIMING: Cell<Timing> = const { Cell::new(Timing::Inline) };
-}
-
-/// How late a delayed sender is.
-pub const LATE: Duration = Duration::from_micros(500);
-
 pub fn queue(backend: Backend) -> Queue {
-    let force_async = TIMING.get() == Timing::Async;
+    let force_async = Timing::now() == Timing::Async;
     let queue = Queue::new(Config { backend, force_async, ..Config::default() }).unwrap();
     let kind = if backend == Backend::Epoll { BackendKind::Epoll } else { BackendKind::Uring };
     assert_eq!(queue.caps().backend, kind, "{}", queue.caps());
@@ -51,12 +32,12 @@ pub fn on_both(test: impl Fn(Backend)) {
 
 /// The same in all four timings.
 pub fn in_all_timings(test: impl Fn(Backend)) {
-    for timing in [Timing::Inline, Timing::Armed, Timing::Async, Timing::Delayed] {
+    for timing in Timing::ALL {
         eprintln!("{timing:?}");
-        TIMING.set(timing);
+        timing.set();
         on_both(&test);
     }
-    TIMING.set(Timing::Inline);
+    Timing::Inline.set();
 }
 
 pub fn open(queue: &mut Queue, bind: &str, token: u64) -> (Source, SocketAddr) {
@@ -68,7 +49,7 @@ pub fn open(queue: &mut Queue, bind: &str, token: u64) -> (Source, SocketAddr) {
 
 pub fn listen(queue: &mut Queue, source: &Source, token: u64) {
     queue.submit(Token(token), RecvMsg { source: source.clone() }).unwrap();
-    if TIMING.get() == Timing::Armed {
+    if Timing::now() == Timing::Armed {
         assert_eq!(queue.wait(&mut Events::default(), Wait::now()).unwrap(), 0);
     }
 }
@@ -83,7 +64,7 @@ pub enum Sender {
 
 impl Sender {
     pub fn new(backend: Backend, bind: &'static str) -> (Sender, SocketAddr) {
-        if TIMING.get() != Timing::Delayed {
+        if Timing::now() != Timing::Delayed {
             let mut q = queue(backend);
             let (source, own) = open(&mut q, bind, 0);
             return (Sender::Here(Box::new(q), source), own);
@@ -153,19 +134,4 @@ pub fn receive(queue: &mut Queue, spin: Spin, count: usize) -> Vec<(SocketAddr, 
         got.len() >= count
     });
     got
-}
-
-/// Runs the test of this name again in a process of its own; true in that process.
-pub fn in_child(name: &str) -> bool {
-    if std::env::var_os("PEYK_CHILD").is_some_and(|child| child == name) {
-        return true;
-    }
-    let me = std::env::current_exe().unwrap();
-    let status = std::process::Command::new(me)
-        .args(["--exact", name, "--test-threads=1", "--nocapture"])
-        .env("PEYK_CHILD", name)
-        .status()
-        .unwrap();
-    assert!(status.success(), "{name} in a process of its own: {status}");
-    false
 }

@@ -65,15 +65,6 @@ fn open_fds() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Ends the flood, also when an assertion fails: else the test would wait for it for ever.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Relaxed);
-    }
-}
-
 /// A socket at an address that the last round has freed. Children that other tests start have copies of all
 /// descriptors from their fork to their exec: until then the address is in use.
 fn bind_again(to: SocketAddr) -> udp::Bound {

@@ -7,4 +7,6 @@ mod arrivals;
 mod common;
 mod life;
 mod sends;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod waits;

@@ -600,7 +600,11 @@ impl Driver for UdpDriver {
                     count += self.on_datagrams(next.token, dgrams, sink);
                     events.drain().next();
                 }
-                _ => events.drain().take(1).for_each(|event| self.on_event(event)),
+                _ => {
+                    if let Some(event) = events.drain().next() {
+                        self.on_event(event);
+                    }
+                }
             }
         }
         self.events = events;
