@@ -26,7 +26,7 @@ pub struct Datagrams {
 impl Datagrams {
     /// `control` bytes of control data lie at [`CONTROL_AT`] in the block of `buf`.
     pub(crate) fn new(from: SocketAddr, buf: RecvBuf, control: usize, truncated: bool) -> Datagrams {
-        let segment = cmsg::gro_segment(buf.head(CONTROL_AT, control));
+        let segment = if control == 0 { 0 } else { cmsg::gro_segment(buf.head(CONTROL_AT, control)) };
         let control = u16::try_from(control).unwrap_or(0);
         Datagrams { from, buf, segment, control, truncated }
     }

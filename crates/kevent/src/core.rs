@@ -5,6 +5,8 @@ mod ops;
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,7 +21,7 @@ use crate::op::{OpId, Token};
 use crate::pool::Pool;
 use crate::slab::Slab;
 use crate::source::Source;
-use crate::sys::socket::{self, SendScratch};
+use crate::sys::socket::{self, Arrived, SendScratch};
 use crate::train::Train;
 
 /// Entries taken off an error queue in one go at most.
@@ -163,6 +165,28 @@ pub(crate) struct Core {
     scratch: SendScratch,
 }
 
+/// What a plain receive on a stream needs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Aim {
+    id: OpId,
+    token: Token,
+    fd: RawFd,
+    /// Where all of it comes from.
+    remote: Option<SocketAddr>,
+    /// No trains come, and nothing has to be known but the bytes.
+    single: bool,
+}
+
+impl Aim {
+    #[inline]
+    fn receive(&self, pool: &Pool, block: u16) -> io::Result<Option<Arrived>> {
+        match self.remote {
+            Some(remote) if self.single => socket::receive_single(self.fd, remote, pool, block),
+            remote => socket::receive(self.fd, remote, pool, block),
+        }
+    }
+}
+
 /// How a round of plain receives ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Drained {
@@ -264,10 +288,10 @@ impl Core {
         }
     }
 
-    /// One plain receive on each stream; true if something came, good or bad.
-    pub(crate) fn receive_each(&mut self, out: &mut Events) -> bool {
+    /// One plain receive on each stream, with `rare` on those where little is expected too; true if something
+    /// came, good or bad.
+    pub(crate) fn receive_each(&mut self, rare: bool, out: &mut Events) -> bool {
         let before = out.len();
-        let rare = self.is_turn_of_rare(1);
         let mut at = 0;
         while let Some(&id) = self.streams.get(at) {
             if rare || !self.is_rare(id) {
@@ -276,6 +300,43 @@ impl Core {
             at += usize::from(self.streams.get(at) == Some(&id));
         }
         out.len() > before
+    }
+
+    /// The stream to look at, if much is expected of no other.
+    pub(crate) fn focus(&mut self) -> Option<Aim> {
+        let mut focus = None;
+        for at in 0..self.streams.len() {
+            let id = self.streams[at];
+            if !self.is_rare(id) && focus.replace(id).is_some() {
+                return None;
+            }
+        }
+        focus.and_then(|id| self.aim(id))
+    }
+
+    /// One plain receive on the stream of [`Core::focus`]; true if something came, good or bad.
+    pub(crate) fn receive_on(&mut self, aim: &Aim, out: &mut Events) -> bool {
+        let Some(block) = self.pool.peek() else { return false };
+        let result = aim.receive(&self.pool, block);
+        if matches!(result, Ok(None)) {
+            return false;
+        }
+        let before = out.len();
+        self.received(aim, block, result, out);
+        out.len() > before
+    }
+
+    fn aim(&mut self, id: OpId) -> Option<Aim> {
+        let (token, recv) = self.recv(id)?;
+        let source = &recv.source.0;
+        let remote = source.remote.filter(|_| !source.mixed.get());
+        Some(Aim {
+            id,
+            token,
+            fd: recv.source.raw(),
+            remote,
+            single: remote.is_some() && !source.trains.get(),
+        })
     }
 
     /// Counts a look by plain calls, which weighs so much; true if it includes the sources where little is
@@ -296,45 +357,47 @@ impl Core {
     /// Receives by plain calls on one stream, `limit` times at most.
     pub(crate) fn receive_direct(&mut self, id: OpId, limit: usize, out: &mut Events) -> Drained {
         for _ in 0..limit {
-            let Some((token, recv)) = self.recv(id) else { return Drained::Ended };
-            let source = &recv.source.0;
-            let (fd, trains) = (recv.source.raw(), source.trains.get());
-            let remote = source.remote.filter(|_| !source.mixed.get());
-            let Some(block) = self.pool.take() else { return Drained::More };
-            let result = match remote {
-                Some(remote) if !trains => socket::receive_single(fd, remote, &self.pool, block),
-                _ => socket::receive(fd, remote, &self.pool, block),
-            };
-            match result {
-                Ok(arrived) => {
-                    let Some(buf) = self.pool.lease(block, arrived.start, arrived.len) else {
-                        return Drained::More;
-                    };
-                    self.stats.direct_receives += 1;
-                    self.stats.truncated += u64::from(arrived.truncated);
-                    let dgrams = Datagrams::new(arrived.from, buf, arrived.control, arrived.truncated);
-                    out.push(token, id, false, What::Dgrams(dgrams));
-                    if let Some((_, recv)) = self.recv(id) {
-                        recv.failures = 0;
-                    }
-                }
-                Err(e) => {
-                    self.pool.put_back(block);
-                    match e.raw_os_error() {
-                        Some(libc::EAGAIN) => {
-                            if let Some((_, recv)) = self.recv(id) {
-                                recv.source.0.mixed.set(false);
-                            }
-                            return Drained::Empty;
-                        }
-                        Some(libc::EINTR) => {}
-                        _ if self.stream_error(id, e, out) => {}
-                        _ => return Drained::Ended,
-                    }
-                }
+            let Some(aim) = self.aim(id) else { return Drained::Ended };
+            let Some(block) = self.pool.peek() else { return Drained::More };
+            let result = aim.receive(&self.pool, block);
+            if let Some(end) = self.received(&aim, block, result, out) {
+                return end;
             }
         }
         Drained::More
+    }
+
+    /// Deals with what a receive into the next free block brought; how the round ends, if it does.
+    fn received(
+        &mut self,
+        aim: &Aim,
+        block: u16,
+        result: io::Result<Option<Arrived>>,
+        out: &mut Events,
+    ) -> Option<Drained> {
+        match result {
+            Ok(Some(arrived)) => {
+                let Some(buf) = self.pool.lease_free(block, arrived.start, arrived.len) else {
+                    return Some(Drained::More);
+                };
+                self.stats.direct_receives += 1;
+                self.stats.truncated += u64::from(arrived.truncated);
+                let dgrams = Datagrams::new(arrived.from, buf, arrived.control, arrived.truncated);
+                out.push(aim.token, aim.id, false, What::Dgrams(dgrams));
+                if let Some((_, recv)) = self.recv(aim.id) {
+                    recv.failures = 0;
+                }
+                None
+            }
+            Ok(None) => {
+                if let Some((_, recv)) = self.recv(aim.id) {
+                    recv.source.0.mixed.set(false);
+                }
+                Some(Drained::Empty)
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => None,
+            Err(e) => (!self.stream_error(aim.id, e, out)).then_some(Drained::Ended),
+        }
     }
 
     /// A receive failed: collects what the network reported. False if the stream must end, which

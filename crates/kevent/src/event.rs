@@ -211,12 +211,22 @@ impl Events {
 
     /// Takes the events out, in order. Those that are not taken, be it because of a panic, stay.
     pub fn drain(&mut self) -> impl Iterator<Item = Event> {
-        std::iter::from_fn(|| self.list.pop_front())
+        std::iter::from_fn(|| self.pop())
     }
 
-    /// The next event, where it lies: moving it out costs more than looking at it.
-    pub fn front(&self) -> Option<&Event> {
-        self.list.front()
+    /// Takes the next event out.
+    pub fn pop(&mut self) -> Option<Event> {
+        self.list.pop_front()
+    }
+
+    /// The events where they lie: moving one out costs more than looking at it.
+    pub fn iter(&self) -> impl Iterator<Item = &Event> {
+        self.list.iter()
+    }
+
+    /// As [`Events::iter`], to take something out of them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Event> {
+        self.list.iter_mut()
     }
 
     /// Number of events held.

@@ -1,8 +1,8 @@
 //! Blocks that datagrams are received into, and the leases on them.
 //!
-//! A block is owned by exactly one of: the kernel (provided to the ring, or the operand of a plain
-//! call), the pool's free list, or one [`RecvBuf`]. The first `provided` blocks circulate through
-//! the ring of io_uring; the others serve plain calls, last used first so that they stay in cache.
+//! A block is owned by exactly one of: the kernel (provided to the ring), the pool's free list, or one
+//! [`RecvBuf`]. The first `provided` blocks circulate through the ring of io_uring; the others serve
+//! plain calls, which write to the next free one, last used first so that they stay in cache.
 //! Leases keep the memory alive, so they may outlive the queue.
 
 use std::cell::RefCell;
@@ -81,12 +81,10 @@ impl Pool {
         self.region.at(usize::from(block) * self.stride)
     }
 
-    /// A block for a plain call, which owns it until [`Pool::lease`] or [`Pool::put_back`].
-    pub(crate) fn take(&self) -> Option<u16> {
-        let mut lists = self.lists.borrow_mut();
-        let block = lists.free.pop()?;
-        lists.owner[usize::from(block)] = Owner::Kernel;
-        Some(block)
+    /// The next block for a plain call, which may write to it until something else is done with the pool. It
+    /// stays where it is: most calls bring nothing.
+    pub(crate) fn peek(&self) -> Option<u16> {
+        self.lists.borrow().free.last().copied()
     }
 
     /// A quarter of the blocks is free for plain calls, or has come back from them.
@@ -104,7 +102,7 @@ impl Pool {
         !self.lists.borrow().free.is_empty()
     }
 
-    pub(crate) fn put_back(&self, block: u16) {
+    fn put_back(&self, block: u16) {
         let mut lists = self.lists.borrow_mut();
         let owner = &mut lists.owner[usize::from(block)];
         debug_assert!(*owner != Owner::Pool, "block {block} returned twice");
@@ -128,6 +126,19 @@ impl Pool {
             owner[usize::from(block)] = Owner::Kernel;
             provide(block);
         }
+    }
+
+    /// The plain call is done with `block`, the next free one, and wrote `len` bytes from `start`. `None` if it
+    /// is not the next free one or they do not fit: then nothing changes hands.
+    pub(crate) fn lease_free(self: &Rc<Pool>, block: u16, start: usize, len: usize) -> Option<RecvBuf> {
+        let mut lists = self.lists.borrow_mut();
+        if lists.free.last() != Some(&block) || start.checked_add(len)? > self.stride {
+            return None;
+        }
+        lists.free.pop();
+        lists.owner[usize::from(block)] = Owner::Lease;
+        drop(lists);
+        Some(RecvBuf { pool: self.clone(), block, start: start as u32, len: len as u32 })
     }
 
     /// The kernel is done with `block` and wrote `range` of it. `None` if the kernel did not own
@@ -209,19 +220,28 @@ mod tests {
     }
 
     #[test]
-    fn take__reuses_the_last_block() {
+    fn lease_free__of_the_next_free_block_only_and_reuses_the_last() {
         let pool = Pool::new(STRIDE, 0, 2).unwrap();
-        let a = pool.take().unwrap();
-        pool.put_back(a);
-        assert_eq!(pool.take(), Some(a));
-        assert!(pool.take().is_some() && pool.take().is_none());
+        let a = pool.peek().unwrap();
+        assert_eq!(pool.peek(), Some(a), "looking takes nothing");
+        assert!(pool.lease_free(a, 1, STRIDE).is_none(), "too long");
+        let first = pool.lease_free(a, 0, 1).unwrap();
+        assert!(pool.lease_free(a, 0, 1).is_none(), "leased already");
+        let b = pool.peek().unwrap();
+        assert_ne!(a, b);
+        let second = pool.lease_free(b, 0, 1).unwrap();
+        assert_eq!(pool.peek(), None);
+        drop(first);
+        assert_eq!(pool.peek(), Some(a));
+        drop(second);
+        assert_eq!(pool.peek(), Some(b));
     }
 
     #[test]
     fn lease__outlives_the_queues_share() {
         let pool = Pool::new(STRIDE, 0, 1).unwrap();
-        let block = pool.take().unwrap();
-        let lease = pool.lease(block, 0, 4).unwrap().narrow(1, 2);
+        let block = pool.peek().unwrap();
+        let lease = pool.lease_free(block, 0, 4).unwrap().narrow(1, 2);
         drop(pool);
         assert_eq!(lease.len(), 2);
     }

@@ -325,6 +325,18 @@ impl Train {
         &raw const self.message
     }
 
+    /// The bytes, if they are all there is to say: one slice, to where the socket is connected to, of the
+    /// socket's own traffic class `class`.
+    #[inline]
+    pub(crate) fn lone_slice(&self, class: u8) -> Option<&[u8]> {
+        match self.parts[..] {
+            [Part::Staged(len)] if self.connected && self.packets == 1 && self.class == class => {
+                Some(&self.staging[..len])
+            }
+            _ => None,
+        }
+    }
+
     fn gather(&mut self) {
         self.slices_out.clear();
         let (mut at, mut kept) = (0, self.kept.iter());

@@ -239,8 +239,8 @@ mod tests {
         for (from, to) in [(&host, &own), (&other, &shared.fd)] {
             from.send_to(b"x", shared.local).unwrap();
             let pool = crate::pool::Pool::new(crate::pool::STRIDE, 0, 1).unwrap();
-            let block = pool.take().unwrap();
-            let arrived = socket::receive(std::os::fd::AsRawFd::as_raw_fd(to), None, &pool, block).unwrap();
+            let block = pool.peek().unwrap();
+            let arrived = socket::receive(to.as_raw_fd(), None, &pool, block).unwrap().unwrap();
             assert_eq!((arrived.len, arrived.from), (1, from.local_addr().unwrap()));
         }
     }
@@ -256,9 +256,10 @@ mod tests {
         for byte in 0..30u8 {
             other.send_to(&[byte], group[0].local).unwrap();
             let pool = crate::pool::Pool::new(crate::pool::STRIDE, 0, 1).unwrap();
-            let block = pool.take().unwrap();
+            let block = pool.peek().unwrap();
             let to = &group[usize::from(byte % 3)].fd;
-            assert_eq!(socket::receive(to.as_raw_fd(), None, &pool, block).unwrap().len, 1, "{byte}");
+            let arrived = socket::receive(to.as_raw_fd(), None, &pool, block).unwrap().unwrap();
+            assert_eq!(arrived.len, 1, "{byte}");
         }
         let second = bind_group(group[0].local, 3, &Options::default(), &program);
         assert_eq!(second.unwrap_err().kind(), io::ErrorKind::AddrInUse);

@@ -326,7 +326,14 @@ impl App {
 
     /// Makes what happened in this turn visible to the applications; called once at the end of a
     /// turn. What finds a ring full stays here until the application took something out.
+    #[inline]
     pub fn publish(&mut self) {
+        if !self.dirty.is_empty() {
+            self.publish_dirty();
+        }
+    }
+
+    fn publish_dirty(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty);
         dirty.retain(|&socket| {
             let Some(s) = self.sockets.get_mut(&socket) else { return false };

@@ -125,17 +125,10 @@ impl Queue {
                 self.spinner.in_vain();
                 return Ok(false);
             }
-            // Reading the clock takes a good part of the time of a look.
-            for _ in 0..LOOKS_PER_CLOCK {
-                if self.core.streams.is_empty() {
-                    // Otherwise each look is a system call, which is pause enough.
-                    std::hint::spin_loop();
-                }
-                if self.glance(out)? {
-                    self.core.stats.spins_paid += 1;
-                    self.spinner.paid_off(wait.spin);
-                    return self.on_hot().map(|()| true);
-                }
+            if self.look_in_row(last, out)? {
+                self.core.stats.spins_paid += 1;
+                self.spinner.paid_off(wait.spin);
+                return self.on_hot().map(|()| true);
             }
             let now = Instant::now();
             if now.saturating_duration_since(last) > DESCHEDULED && wait.spin != Spin::Spin {
@@ -147,15 +140,33 @@ impl Queue {
         }
     }
 
-    /// The shortest look that misses nothing: true if there are events.
-    fn glance(&mut self, out: &mut Events) -> Result<bool, WaitError> {
-        let due = self.core.timers.next().is_some_and(|at| at <= Instant::now());
-        if due || self.backend.wants_look(&self.core) || self.core.shared.is_pending() {
-            let before = out.len();
-            self.look(out, true)?;
-            return Ok(out.len() > before);
+    /// Looks some times in a row, beginning at about `now`, because reading the clock takes a good part of the
+    /// time of a look. Half of that time is latency, so what is the same for all of the row is found once. True
+    /// if there are events.
+    fn look_in_row(&mut self, now: Instant, out: &mut Events) -> Result<bool, WaitError> {
+        let due = self.core.timers.next().is_some_and(|at| at <= now);
+        let mut rare = self.core.is_turn_of_rare(LOOKS_PER_CLOCK);
+        let focus = self.core.focus();
+        for _ in 0..LOOKS_PER_CLOCK {
+            if due || self.core.shared.is_pending() || self.backend.wants_look(&self.core) {
+                // What that does may change what is to be looked at.
+                let before = out.len();
+                self.look(out, true)?;
+                return Ok(out.len() > before);
+            }
+            let found = match &focus {
+                Some(aim) if !rare => self.core.receive_on(aim, out),
+                _ => self.core.receive_each(std::mem::take(&mut rare), out),
+            };
+            if found {
+                return Ok(true);
+            }
+            if self.core.streams.is_empty() {
+                // Otherwise each look is a system call, which is pause enough.
+                std::hint::spin_loop();
+            }
         }
-        Ok(self.core.receive_each(out))
+        Ok(false)
     }
 
     /// Looking paid off once more without a sleep in between.

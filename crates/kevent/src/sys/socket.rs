@@ -139,10 +139,14 @@ pub(crate) struct Arrived {
     pub(crate) truncated: bool,
 }
 
-/// Receives one datagram or train into `block` of `pool`, which the caller has taken. What comes to
-/// a connected socket comes from `remote`. Control data and payload lie where multishot receives put
-/// them.
-pub(crate) fn receive(fd: RawFd, remote: Option<SocketAddr>, pool: &Pool, block: u16) -> io::Result<Arrived> {
+/// Receives one datagram or train, if there is one, into `block` of `pool`, which is free for it. What comes
+/// to a connected socket comes from `remote`. Control data and payload lie where multishot receives put them.
+pub(crate) fn receive(
+    fd: RawFd,
+    remote: Option<SocketAddr>,
+    pool: &Pool,
+    block: u16,
+) -> io::Result<Option<Arrived>> {
     let mut name = [0u8; ADDR_LEN];
     let base = pool.address(block);
     let payload = base.wrapping_add(MULTISHOT_HEAD);
@@ -157,9 +161,10 @@ pub(crate) fn receive(fd: RawFd, remote: Option<SocketAddr>, pool: &Pool, block:
     message.msg_control = base.wrapping_add(CONTROL_AT).cast();
     message.msg_controllen = RECV_ROOM;
     // SAFETY: name and slice live in this frame; the block is mapped, longer than head and `PAYLOAD`
-    // together, and taken from the pool, so nobody else reads or writes it.
-    let len = check_size(unsafe { recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT) })?;
-    Ok(Arrived {
+    // together, and free, so nobody else reads or writes it.
+    let result = unsafe { recvmsg(fd, &raw mut message, libc::MSG_DONTWAIT) };
+    let Some(len) = check_arrival(result)? else { return Ok(None) };
+    Ok(Some(Arrived {
         start: MULTISHOT_HEAD,
         len: len.min(PAYLOAD),
         from: remote.unwrap_or_else(|| {
@@ -167,20 +172,37 @@ pub(crate) fn receive(fd: RawFd, remote: Option<SocketAddr>, pool: &Pool, block:
         }),
         control: message.msg_controllen.min(RECV_ROOM),
         truncated: message.msg_flags & libc::MSG_TRUNC != 0,
-    })
+    }))
+}
+
+/// As [`check_size`], for receives: `None` if nothing was there, which is no error and made none.
+#[inline]
+fn check_arrival(result: isize) -> io::Result<Option<usize>> {
+    match check_size(result) {
+        Ok(len) => Ok(Some(len)),
+        Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// As [`receive`], for a socket that is connected to `remote` and gets no trains: the shorter call.
-pub(crate) fn receive_single(fd: RawFd, remote: SocketAddr, pool: &Pool, block: u16) -> io::Result<Arrived> {
+#[inline]
+pub(crate) fn receive_single(
+    fd: RawFd,
+    remote: SocketAddr,
+    pool: &Pool,
+    block: u16,
+) -> io::Result<Option<Arrived>> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
     let nobody = std::ptr::null_mut::<libc::c_void>();
-    // SAFETY: the block is mapped, `PAYLOAD` bytes long, and taken from the pool, so nobody else
-    // reads or writes it; no address is asked for.
-    let len = check_size(unsafe {
+    // SAFETY: the block is mapped, `PAYLOAD` bytes long, and free, so nobody else reads or writes it; no
+    // address is asked for.
+    let result = unsafe {
         libc::syscall(libc::SYS_recvfrom, fd, pool.address(block), PAYLOAD, flags, nobody, nobody) as isize
-    })?;
+    };
+    let Some(len) = check_arrival(result)? else { return Ok(None) };
     let truncated = len > PAYLOAD;
-    Ok(Arrived { start: 0, len: len.min(PAYLOAD), from: remote, control: 0, truncated })
+    Ok(Some(Arrived { start: 0, len: len.min(PAYLOAD), from: remote, control: 0, truncated }))
 }
 
 /// Takes one entry off the error queue: `Ok(None)` when it is empty, `Ok(Some(None))` for an entry
@@ -221,10 +243,17 @@ pub(crate) fn set_class(fd: &impl AsRawFd, class: u8) -> io::Result<()> {
 
 /// Sends one train if the socket, whose own traffic class is `class` if known, has room.
 pub(crate) fn send(fd: RawFd, train: &mut Train, class: Option<u8>) -> io::Result<()> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let nowhere = std::ptr::null::<libc::c_void>();
+    if let Some(bytes) = class.and_then(|class| train.lone_slice(class)) {
+        // SAFETY: `bytes` is readable for the call; no address is passed.
+        let sent =
+            unsafe { libc::syscall(libc::SYS_sendto, fd, bytes.as_ptr(), bytes.len(), flags, nowhere, 0) };
+        return check_size(sent as isize).map(drop);
+    }
     let message = train.seal_for(class);
     // SAFETY: `seal_for` returns a header inside `train`, which is borrowed for the call.
     let head = unsafe { &*message };
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     if head.msg_iovlen == 1 && head.msg_controllen == 0 {
         // The shorter way in.
         // SAFETY: `msg_iovlen` is 1, so there is a slice.

@@ -211,6 +211,27 @@ impl UdpDriver {
         }
     }
 
+    /// Sends a burst that is one train, as it is where little is under way. False, changing nothing, if there
+    /// are more or it did not leave.
+    fn send_lone(&mut self) -> bool {
+        let [train] = &mut self.burst[..] else { return false };
+        let Some(Some(local)) = self.locals.get(usize::from(self.planner.local(0))) else { return false };
+        let source = match &local.flow {
+            Some(flow) if train.is_connected() && flow.remote == train.to() => &flow.source,
+            _ if train.is_connected() => return false,
+            _ => &local.source,
+        };
+        if !matches!(self.queue.send_now(source, &mut self.burst), Ok(1)) {
+            return false;
+        }
+        self.planner.clear();
+        if let Some(train) = self.burst.pop() {
+            count_sent(&mut self.stats, &train);
+            self.recycle(train);
+        }
+        true
+    }
+
     /// Sends the trains of the burst, socket by socket.
     fn send_burst(&mut self) {
         let mut burst = std::mem::take(&mut self.burst);
@@ -420,30 +441,17 @@ impl UdpDriver {
         }
     }
 
-    fn on_datagrams(
-        &mut self,
-        token: Token,
-        dgrams: &Datagrams,
-        sink: &mut dyn FnMut(Received<'_>),
-    ) -> usize {
-        let local = token.0 as u16;
-        let path = Path { remote: canonical(dgrams.from), local };
-        let mut count = 0;
-        for data in dgrams.iter() {
-            count += 1;
-            sink(Received::Packet { path: &path, data });
-        }
-        self.stats.truncated += u64::from(dgrams.is_truncated());
-        self.stats.trains_received += 1;
-        self.stats.packets_received += count as u64;
-        self.stats.bytes_received += dgrams.bytes().len() as u64;
-        self.watch(local, dgrams.from, token.0 & OWN != 0, count);
-        count
+    /// Deals with everything but packets.
+    fn on_others(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
+        let others = events.iter_mut().filter(|event| !matches!(event.what, What::Dgrams(_)));
+        others.for_each(|event| self.on_event(event.token, std::mem::replace(&mut event.what, What::Woken)));
+        self.events = events;
     }
 
-    fn on_event(&mut self, event: Event) {
-        let local = event.token.0 as u16;
-        match event.what {
+    fn on_event(&mut self, token: Token, what: What) {
+        let local = token.0 as u16;
+        match what {
             What::Error(error) => self.on_error(error),
             What::TrainSent(train) => {
                 self.backlog -= 1;
@@ -463,14 +471,24 @@ impl UdpDriver {
                 self.stats.dropped_closed += train.packets() as u64;
                 self.recycle(train);
             }
-            What::Failed { error, .. } if event.token.0 == OTHER => {
+            What::Failed { error, .. } if token.0 == OTHER => {
                 tracing::error!(%error, "a descriptor is not watched any more");
             }
-            What::Failed { .. } if event.token.0 & OWN != 0 => self.refuse_flow(local),
+            What::Failed { .. } if token.0 & OWN != 0 => self.refuse_flow(local),
             What::Failed { error, .. } => {
                 tracing::error!(%error, local, "a carriage socket stopped receiving")
             }
             _ => {}
+        }
+    }
+
+    /// What the packets of the last poll mean for the sockets; their memory goes back. Not done by that poll,
+    /// so that the answers to them left first.
+    fn settle(&mut self) {
+        while let Some(Event { token, what, .. }) = self.events.pop() {
+            if let What::Dgrams(dgrams) = &what {
+                self.watch(token.0 as u16, dgrams.from, token.0 & OWN != 0, dgrams.iter().count());
+            }
         }
     }
 
@@ -581,33 +599,27 @@ impl Driver for UdpDriver {
     }
 
     fn flush(&mut self) {
-        if !self.burst.is_empty() {
+        if !self.burst.is_empty() && !self.send_lone() {
             self.send_burst();
         }
     }
 
     fn poll(&mut self, wait: Wait, sink: &mut dyn FnMut(Received<'_>)) -> io::Result<usize> {
+        self.settle();
         let found = self.reports.len();
         let wait = if found > 0 { Wait::now() } else { wait };
         self.polls += 1;
-        let mut events = std::mem::take(&mut self.events);
-        let result = self.queue.wait(&mut events, wait);
-        let mut count = 0;
-        while let Some(next) = events.front() {
-            // Most are packets, which are used where they lie.
-            match &next.what {
-                What::Dgrams(dgrams) => {
-                    count += self.on_datagrams(next.token, dgrams, sink);
-                    events.drain().next();
-                }
-                _ => {
-                    if let Some(event) = events.drain().next() {
-                        self.on_event(event);
-                    }
-                }
+        let result = self.queue.wait(&mut self.events, wait);
+        let (mut count, mut has_others) = (0, false);
+        for event in self.events.iter() {
+            match &event.what {
+                What::Dgrams(dgrams) => count += hand_up(event.token, dgrams, &mut self.stats, sink),
+                _ => has_others = true,
             }
         }
-        self.events = events;
+        if has_others {
+            self.on_others();
+        }
         if found > 0 {
             count += self.hand_up_reports(found, count, sink);
         }
@@ -630,6 +642,26 @@ impl Driver for UdpDriver {
     fn stats(&self) -> DriverStats {
         DriverStats { queue: self.queue.stats().clone(), ..self.stats.clone() }
     }
+}
+
+/// Hands up packets from where they lie; returns how many.
+fn hand_up(
+    token: Token,
+    dgrams: &Datagrams,
+    stats: &mut DriverStats,
+    sink: &mut dyn FnMut(Received<'_>),
+) -> usize {
+    let path = Path { remote: canonical(dgrams.from), local: token.0 as u16 };
+    let mut count = 0;
+    for data in dgrams.iter() {
+        count += 1;
+        sink(Received::Packet { path: &path, data });
+    }
+    stats.truncated += u64::from(dgrams.is_truncated());
+    stats.trains_received += 1;
+    stats.packets_received += count as u64;
+    stats.bytes_received += dgrams.bytes().len() as u64;
+    count
 }
 
 fn item_of<'a>(packet: &'a PacketOut<'_>) -> Item<'a> {

@@ -288,17 +288,14 @@ fn failure(error: &io::Error) -> Outcome {
 }
 
 fn receive_into_pool(core: &mut Core, fd: std::os::fd::RawFd) -> Tried {
-    let Some(block) = core.stream_pool.take() else {
+    let Some(block) = core.stream_pool.peek() else {
         return Tried::Did(Outcome::plain(-i64::from(libc::ENOBUFS)));
     };
     let len = core.stream_pool.stride();
     let call = Call::Recv { fd, at: core.stream_pool.address(block), len, fill: false };
     let result = call.perform();
-    let buf =
-        usize::try_from(result).ok().filter(|n| *n > 0).and_then(|n| core.stream_pool.lease(block, 0, n));
-    if buf.is_none() {
-        core.stream_pool.put_back(block);
-    }
+    let received = usize::try_from(result).ok().filter(|n| *n > 0);
+    let buf = received.and_then(|n| core.stream_pool.lease_free(block, 0, n));
     if result == -i64::from(libc::EAGAIN) {
         return Tried::Wait(libc::POLLIN as u32);
     }
