@@ -328,8 +328,9 @@ impl Grants {
     }
 
     /// Whether [`Grants::poll`] may have something to do now.
+    #[inline]
     pub fn wants_poll(&self) -> bool {
-        !self.dirty.is_empty() || (self.has_room() && self.best_needy().is_some())
+        !self.dirty.is_empty() || (!self.active.is_empty() && self.has_room() && self.best_needy().is_some())
     }
 
     /// When a grant held back by the rate limit alone can be sent.

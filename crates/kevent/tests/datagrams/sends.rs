@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
-use peyk_kevent::{Cancel, Operands, SendMsg, Spin, Token, Train, What};
+use peyk_kevent::{Cancel, Operands, SendMsg, Spin, Token, Train, What, udp};
 
 use crate::common::*;
 
@@ -111,18 +111,23 @@ fn class_of(socket: &socket2::Socket) -> u32 {
     u32::from(byte(16))
 }
 
+/// A plain socket that is told the traffic class of what it receives, and its port.
+fn plain_peer(at: SocketAddr) -> (socket2::Socket, u16) {
+    let domain = socket2::Domain::for_address(at);
+    let peer = socket2::Socket::new(domain, socket2::Type::DGRAM, None).unwrap();
+    peer.bind(&at.into()).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    if at.is_ipv4() { peer.set_recv_tos_v4(true) } else { peer.set_recv_tclass_v6(true) }.unwrap();
+    let port = peer.local_addr().unwrap().as_socket().unwrap().port();
+    (peer, port)
+}
+
 #[test]
 fn traffic_class__is_visible_to_a_plain_peer() {
     on_both(|backend| {
         for (bind, mapped) in [("127.0.0.1:0", false), ("[::1]:0", false), ("[::]:0", true)] {
             let peer_at: SocketAddr = if mapped { "127.0.0.1:0" } else { bind }.parse().unwrap();
-            let domain = socket2::Domain::for_address(peer_at);
-            let peer = socket2::Socket::new(domain, socket2::Type::DGRAM, None).unwrap();
-            peer.bind(&peer_at.into()).unwrap();
-            peer.set_read_timeout(Some(PATIENCE)).unwrap();
-            if peer_at.is_ipv4() { peer.set_recv_tos_v4(true) } else { peer.set_recv_tclass_v6(true) }
-                .unwrap();
-            let port = peer.local_addr().unwrap().as_socket().unwrap().port();
+            let (peer, port) = plain_peer(peer_at);
             let to: SocketAddr = match mapped {
                 true => format!("[::ffff:127.0.0.1]:{port}").parse().unwrap(),
                 false => SocketAddr::new(peer_at.ip(), port),
@@ -132,6 +137,30 @@ fn traffic_class__is_visible_to_a_plain_peer() {
             for priority in 0..8u8 {
                 send(&mut q, &source, train(to, priority << 5, &[b"prio"]));
                 assert_eq!(class_of(&peer), u32::from(priority) << 5, "{bind}");
+            }
+        }
+    });
+}
+
+#[test]
+fn traffic_class__is_that_of_the_train_on_a_connected_socket_too() {
+    on_both(|backend| {
+        for bind in ["127.0.0.1:0", "[::1]:0"] {
+            let (peer, port) = plain_peer(bind.parse().unwrap());
+            let to = SocketAddr::new(bind.parse::<SocketAddr>().unwrap().ip(), port);
+            let mut q = queue(backend);
+            let (source, _) = open(&mut q, bind, 0);
+            let own = q.connect_beside(&source, to, &udp::Options::default()).unwrap();
+            // Rows of one class become the socket's own, and then go the short way; others must not.
+            let rows = [(0u8, 3), (0xe0, 100), (0x20, 1), (0xe0, 2), (0, 100), (0xe0, 1)];
+            for (class, count) in rows {
+                for i in 0..count {
+                    let mut train = Train::new();
+                    train.start_connected(to, class);
+                    train.push(b"alone", vec![i].into()).unwrap();
+                    send(&mut q, &own, train);
+                    assert_eq!(class_of(&peer), u32::from(class), "{bind}, number {i} of {count}");
+                }
             }
         }
     });

@@ -81,6 +81,12 @@ impl Planner {
     #[inline]
     pub(crate) fn place(&mut self, item: &Item<'_>, limits: Limits) -> usize {
         let class = (item.priority, item.control);
+        if self.trains.is_empty() {
+            self.class = class;
+            let train = self.open(item, 0, limits);
+            self.add(train, item);
+            return train;
+        }
         if class != self.class {
             (self.class, self.barrier) = (class, self.trains.len());
         }

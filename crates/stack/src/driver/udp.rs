@@ -652,10 +652,11 @@ fn hand_up(
     sink: &mut dyn FnMut(Received<'_>),
 ) -> usize {
     let path = Path { remote: canonical(dgrams.from), local: token.0 as u16 };
-    let mut count = 0;
-    for data in dgrams.iter() {
-        count += 1;
-        sink(Received::Packet { path: &path, data });
+    let mut count = 1;
+    if dgrams.segment().is_none() {
+        sink(Received::Packet { path: &path, data: dgrams.bytes() });
+    } else {
+        count = dgrams.iter().map(|data| sink(Received::Packet { path: &path, data })).count();
     }
     stats.truncated += u64::from(dgrams.is_truncated());
     stats.trains_received += 1;

@@ -79,6 +79,20 @@ fn packets__arrive_whole_and_in_order() {
 }
 
 #[test]
+fn packets__keep_their_memory_until_the_next_poll_and_no_longer() {
+    on_both(|mut a, mut b| {
+        let (path, _) = connected(&mut a, &mut b, "127.0.0.1:0");
+        a.send(&transmit(path, 0, &HEADER, b"once").as_out());
+        a.flush();
+        assert_eq!(collect(&mut b, 1).len(), 1);
+        assert!(!b.events.is_empty());
+        let mut again = 0;
+        b.poll(Wait::now(), &mut |_| again += 1).unwrap();
+        assert!(b.events.is_empty() && again == 0, "handed up once");
+    });
+}
+
+#[test]
 fn trains__leave_and_arrive_as_such() {
     on_both(|mut a, mut b| {
         let (path, _) = connected(&mut a, &mut b, "127.0.0.1:0");
