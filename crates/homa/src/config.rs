@@ -173,7 +173,7 @@ pub struct Config {
     pub max_memory_waiters: u32,
     /// Ticks without pool memory for any of the messages that wait for it after which RPCs of ours among them fail as
     /// [`NoMemory`](crate::RpcError::NoMemory): the application may be waiting for them before it drops what it
-    /// holds. 0 waits for ever.
+    /// holds. So does one that has waited for as long itself, even if what became free was kept for it. 0 waits for ever.
     pub memory_timeout_ticks: u32,
 
     /// Peers below which none is forgotten for idleness.

@@ -13,7 +13,7 @@
 //! then [`Endpoint::poll_timeout`].
 
 use core::time::Duration;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use peyk_sansio::{Instant, Prng, Wheel};
 use peyk_sockbuf::{PAGE, Pool};
@@ -34,6 +34,7 @@ use crate::rpc::{Ids, Slab};
 use crate::socket::Sockets;
 use crate::srpt::SendQueue;
 use crate::stats::Stats;
+use crate::waiters::Waiters;
 
 mod app;
 mod control;
@@ -96,10 +97,8 @@ pub struct Endpoint {
     is_dirty: bool,
     /// When a message last ran out of grants.
     starved_at: Instant,
-    /// RPCs whose message waits for pool memory, shortest message first.
-    waiters: BTreeSet<(u32, u32)>,
-    /// Tick since which they wait and none of them got any.
-    waiting_since: u64,
+    /// RPCs whose message waits for pool memory.
+    waiters: Waiters,
 
     events: VecDeque<Event>,
     /// Sockets that were refused a send.
@@ -171,8 +170,7 @@ impl Endpoint {
             ack_flush: Vec::new(),
             is_dirty: false,
             starved_at: Instant::ZERO,
-            waiters: BTreeSet::new(),
-            waiting_since: 0,
+            waiters: Waiters::default(),
             events: VecDeque::new(),
             blocked: Vec::new(),
             is_relieved: false,

@@ -77,6 +77,7 @@ pub mod srpt;
 mod stats;
 pub mod steer;
 mod transmit;
+mod waiters;
 
 pub use budget::{Budget, Share};
 pub use completed::Completed;

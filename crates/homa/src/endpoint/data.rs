@@ -16,6 +16,7 @@ use crate::mutant::is_mutant;
 use crate::resend::Wait;
 use crate::rpc::{NewRpc, State};
 use crate::transmit::{Disposition, Path};
+use crate::waiters::InVain;
 
 /// Packets in a row that contradict the first one of their message before it is given up.
 const CONTRADICTIONS_MAX: u8 = 16;
@@ -187,12 +188,22 @@ impl Endpoint {
         self.peers[peer].incoming_bytes >= self.max_peer_incoming
     }
 
+    /// Whether memory that is free is kept for a message that has waited for long, be it for memory or for this
+    /// peer's share of it.
+    fn is_kept_for_another(&self, peer: u32) -> bool {
+        self.waiters.turn().is_some_and(|slot| {
+            let first = self.rpcs[slot].peer;
+            first == peer || !self.has_its_share(first)
+        })
+    }
+
     /// Begins the incoming message of an RPC with its first packet. False if there is neither
     /// memory nor room to wait for some.
     fn start_input(&mut self, a: &Arrival<'_>, slot: u32, data: &Data<'_>) -> bool {
         let length = data.message_length;
         let peer = self.rpcs[slot].peer;
-        let buf = if self.has_its_share(peer) { None } else { self.pool.alloc(length as usize) };
+        let must_wait = self.has_its_share(peer) || self.is_kept_for_another(peer);
+        let buf = if must_wait { None } else { self.pool.alloc(length as usize) };
         if buf.is_none() && self.waiters.len() >= self.config.max_memory_waiters as usize {
             return false;
         }
@@ -210,10 +221,7 @@ impl Endpoint {
             self.peers[peer].incoming_bytes += u64::from(length);
         } else {
             rpc.is_waiting = true;
-            if self.waiters.is_empty() {
-                self.waiting_since = a.tick;
-            }
-            self.waiters.insert((length, slot));
+            self.waiters.insert(slot, length, a.tick);
             self.stats.memory_waits += 1;
         }
         rpc.input.start(length, unscheduled, buf);
@@ -414,9 +422,9 @@ impl Endpoint {
         }
     }
 
-    /// Gives memory to the messages that wait for it, shortest first, as long as there is some;
-    /// their senders are asked for everything again, for it was dropped. Peers that have their
-    /// share are passed over. Requests of clients that are gone do not get any: they would keep it
+    /// Gives memory to the messages that wait for it, the one whose turn it is and then shortest first, as
+    /// long as there is some; their senders are asked for everything again, for it was dropped. Peers that
+    /// have their share are passed over. Requests of clients that are gone do not get any: they would keep it
     /// until they time out, one lot after the other.
     pub(super) fn serve_waiters(&mut self, now: Instant) {
         if is_mutant!(self.config, ForgetWaiters) {
@@ -430,17 +438,21 @@ impl Endpoint {
             !rpc.is_client() && tick >= this.timers.server_forget_due(heard)
         };
         loop {
-            let mut waiters = self.waiters.iter().take(WAITERS_SCAN);
-            let next = waiters.find(|&&(_, slot)| is_gone(self, slot) || may_have(self, slot));
-            let Some(&(length, slot)) = next else { break };
+            let next = {
+                let shortest = self.waiters.by_length().take(WAITERS_SCAN);
+                let mut waiters = self.waiters.turn().into_iter().chain(shortest);
+                waiters.find(|&slot| is_gone(self, slot) || may_have(self, slot))
+            };
+            let Some(slot) = next else { break };
             if is_gone(self, slot) {
                 self.stats.server_timeouts += 1;
                 self.end_server(now, slot);
                 continue;
             }
+            let length = self.rpcs[slot].input.length;
             let Some(buf) = self.pool.alloc(length as usize) else { break };
-            self.waiters.remove(&(length, slot));
-            self.waiting_since = tick;
+            self.waiters.remove(slot, tick);
+            self.waiters.served(tick);
             let rpc = &mut self.rpcs[slot];
             rpc.is_waiting = false;
             rpc.input.give(buf);
@@ -458,13 +470,26 @@ impl Endpoint {
     /// wait on: their clients are told BUSY, and can give up.
     pub(super) fn give_up_waiting(&mut self, tick: u64) {
         let patience = u64::from(self.config.memory_timeout_ticks);
-        if patience == 0 || self.waiters.is_empty() || tick < self.waiting_since + patience {
+        if patience == 0 || !self.waiters.is_stalled(tick, patience) {
             return;
         }
-        self.waiting_since = tick;
-        let slots = self.waiters.iter().map(|&(_, slot)| slot);
-        let ours: Vec<u32> = slots.filter(|&slot| self.rpcs[slot].is_client()).collect();
+        self.waiters.served(tick);
+        let ours: Vec<u32> = self.waiters.by_length().filter(|&slot| self.rpcs[slot].is_client()).collect();
         for slot in ours {
+            self.disown(slot);
+            self.fail(slot, RpcError::NoMemory);
+        }
+    }
+
+    /// Whose turn it is to get memory, whatever its length. An RPC of ours that had its turn in vain, and has
+    /// waited for as long as RPCs do at most, ends: the others may be served for ever, and it would wait on.
+    pub(super) fn take_turns(&mut self, tick: u64) {
+        let patience = u64::from(self.config.memory_timeout_ticks);
+        if let Some(InVain { slot, since }) = self.waiters.on_tick(tick)
+            && patience > 0
+            && tick >= since + patience
+            && self.rpcs[slot].is_client()
+        {
             self.disown(slot);
             self.fail(slot, RpcError::NoMemory);
         }

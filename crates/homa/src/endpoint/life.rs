@@ -39,7 +39,7 @@ impl Endpoint {
         }
         if rpc.is_waiting {
             rpc.is_waiting = false;
-            self.waiters.remove(&(rpc.input.length, slot));
+            self.waiters.remove(slot, self.housekept);
         }
         if rpc.input.has_memory() {
             self.peers[rpc.peer].incoming_bytes -= u64::from(rpc.input.length);

@@ -276,6 +276,7 @@ impl Endpoint {
         self.housekept = tick;
         self.completed.expire(now, EXPIRE_PER_TICK);
         self.give_up_waiting(tick);
+        self.take_turns(tick);
         if self.cutoffs.maybe_recompute(now) {
             self.grants.set_cutoffs(self.cutoffs.max_sched_prio(), self.cutoffs.table());
         }

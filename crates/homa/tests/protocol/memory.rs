@@ -111,6 +111,70 @@ fn shortest_waiting_message_is_served_first() {
     assert_eq!(lab.endpoint.waiting_for_memory(), 1);
 }
 
+/// In each round, of 50 ms, a request comes that needs a page, and one of those in `held` becomes free. Whoever gets it: if
+/// it is the request, that is received, and the page taken away again; else its client gives up. Ends when `see`, which is
+/// told whether it was received and what was sent, says so; returns in which rounds it was.
+fn rounds_of_short_requests(
+    lab: &mut Lab,
+    held: &mut Vec<MessageBuf>,
+    mut see: impl FnMut(&[Sent]) -> bool,
+) -> Vec<bool> {
+    let (short, mut received) = (pattern(60_000), Vec::new());
+    while received.len() < 200 {
+        let from = Lab::from_client(ID + 100 + 2 * received.len() as u64);
+        // Both clients stay alive.
+        let client = (received.len() % 2) as u8;
+        lab.feed_from(client, &from.segment(&short, 60_000, 0, 1424));
+        let free = lab.endpoint.pool().free_pages();
+        held.pop();
+        let sent = lab.pass(ms(50));
+        lab.feed_from(client, &from.segment(&short, 60_000, 0, 60_000));
+        let is_request = |event: &Event| matches!(event, Event::Request { .. });
+        received.push(lab.events.iter().any(is_request));
+        if lab.events.iter().any(is_request) {
+            lab.events.retain(|event| !is_request(event));
+            held.append(&mut hog(lab, free));
+        } else {
+            lab.feed_from(client, &from.rpc_unknown());
+        }
+        if see(&sent) {
+            return received;
+        }
+    }
+    panic!("nothing of what was expected: {received:?}");
+}
+
+#[test]
+fn long_message_gets_memory_although_shorter_ones_keep_coming() {
+    let mut lab = Lab::with(Config::default(), 4);
+    let mut held = hog(&mut lab, 0);
+    lab.feed(&Lab::from_client(ID).segment(&pattern(200_000), 40_000, 0, 1424));
+    let received = rounds_of_short_requests(&mut lab, &mut held, |sent| {
+        sent.iter().any(|s| s.kind() == PacketType::Resend && s.header().sender_id == ID | 1)
+    });
+    // For a second the shortest comes first; then four pages are kept for it.
+    let shorts = received.iter().filter(|short| **short).count();
+    assert!((18..=22).contains(&shorts) && received.len() <= shorts + 5, "{received:?}");
+    assert_eq!(lab.endpoint.waiting_for_memory(), 0);
+}
+
+#[test]
+fn response_whose_turn_is_in_vain_fails_although_others_are_served() {
+    let mut lab = Lab::with(Config { memory_timeout_ticks: 3_000, ..Config::default() }, 4);
+    let mut held = hog(&mut lab, 1);
+    let rpc = lab.request(pattern(10)).0;
+    lab.feed(&lab.server_of(rpc).segment(&pattern(200_000), 40_000, 0, 1424));
+    // The application keeps three of four pages for good: shorter messages can be served, and this one never.
+    let kept = std::mem::take(&mut held);
+    let received =
+        rounds_of_short_requests(&mut lab, &mut held, |sent| !only(sent, PacketType::RpcUnknown).is_empty());
+    assert!((60..=100).contains(&received.len()), "three to five seconds: {}", received.len());
+    let shorts = received.iter().filter(|short| **short).count();
+    assert!(shorts >= received.len() / 3, "half of the time is theirs: {received:?}");
+    assert!(matches!(lab.events.pop(), Some(Event::Failed { error: RpcError::NoMemory, .. })));
+    assert_eq!(kept.len(), 3);
+}
+
 #[test]
 fn end_of_a_waiting_rpc_leaves_the_queue() {
     let mut lab = Lab::with(Config::default(), 4);
