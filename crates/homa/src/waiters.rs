@@ -2,20 +2,25 @@
 //!
 //! The shortest is served first. That alone would leave a long message without memory for as long as there are
 //! shorter ones, so the oldest that has waited for [`PATIENCE`] gets a turn: what becomes free is kept for it. A
-//! turn that is in vain ends, because the application may hold what is missing; and after each the others have as
-//! long for themselves.
+//! turn that is in vain ends, because the application may hold what is missing, and the next one of the same message
+//! is twice as far away; and after each the others have as long for themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Ticks that a message waits before it gets a turn, and that the turn lasts at most.
 pub(crate) const PATIENCE: u64 = 1_000;
+/// How often the time to the next turn doubles at most.
+const DOUBLINGS: u32 = 6;
 
 #[derive(Debug, Copy, Clone)]
 struct Waiter {
     length: u32,
-    /// Tick in which it began to wait, and in which its last turn ended in vain if it had one.
+    /// Tick in which it began to wait.
     since: u64,
-    age: u64,
+    /// Tick from which on it may have its next turn.
+    due: u64,
+    /// Turns that were in vain.
+    vain: u32,
 }
 
 /// A turn that was in vain.
@@ -31,12 +36,12 @@ pub(crate) struct InVain {
 pub(crate) struct Waiters {
     of: BTreeMap<u32, Waiter>,
     by_length: BTreeSet<(u32, u32)>,
-    by_age: BTreeSet<(u64, u32)>,
+    by_due: BTreeSet<(u64, u32)>,
     /// Whose turn it is, and the tick in which it began.
     turn: Option<(u32, u64)>,
     /// No turn begins before this tick.
     rest: u64,
-    /// Tick since which there are some and none was served.
+    /// Tick since which there are some and there was memory for none.
     stalled: u64,
 }
 
@@ -53,27 +58,28 @@ impl Waiters {
         if self.is_empty() {
             self.stalled = tick;
         }
-        self.of.insert(slot, Waiter { length, since: tick, age: tick });
+        let due = tick + PATIENCE;
+        self.of.insert(slot, Waiter { length, since: tick, due, vain: 0 });
         self.by_length.insert((length, slot));
-        self.by_age.insert((tick, slot));
+        self.by_due.insert((due, slot));
     }
 
     /// Forgets one that waits no longer, for whatever reason.
     pub fn remove(&mut self, slot: u32, tick: u64) {
         let Some(waiter) = self.of.remove(&slot) else { return };
         self.by_length.remove(&(waiter.length, slot));
-        self.by_age.remove(&(waiter.age, slot));
+        self.by_due.remove(&(waiter.due, slot));
         if self.turn().is_some_and(|turn| turn == slot) {
             self.end_turn(tick);
         }
     }
 
-    /// One of them was served.
-    pub fn served(&mut self, tick: u64) {
+    /// There was memory for one of them.
+    pub fn not_stalled(&mut self, tick: u64) {
         self.stalled = tick;
     }
 
-    /// Whether none was served for so many ticks.
+    /// Whether there was memory for none of them for so many ticks.
     pub fn is_stalled(&self, tick: u64, ticks: u64) -> bool {
         !self.is_empty() && tick >= self.stalled + ticks
     }
@@ -94,16 +100,17 @@ impl Waiters {
             Some((slot, began)) if tick >= began + PATIENCE => {
                 self.end_turn(tick);
                 let waiter = self.of.get_mut(&slot)?;
-                self.by_age.remove(&(waiter.age, slot));
-                waiter.age = tick;
-                self.by_age.insert((tick, slot));
+                self.by_due.remove(&(waiter.due, slot));
+                waiter.vain = (waiter.vain + 1).min(DOUBLINGS);
+                waiter.due = tick + (PATIENCE << waiter.vain);
+                self.by_due.insert((waiter.due, slot));
                 return Some(InVain { slot, since: waiter.since });
             }
             Some(_) => {}
             None if tick < self.rest => {}
             None => {
-                let oldest = self.by_age.first().filter(|(age, _)| tick >= age + PATIENCE);
-                self.turn = oldest.map(|&(_, slot)| (slot, tick));
+                let next = self.by_due.first().filter(|(due, _)| tick >= *due);
+                self.turn = next.map(|&(_, slot)| (slot, tick));
             }
         }
         None
@@ -120,7 +127,7 @@ impl Waiters {
 mod tests {
     use super::*;
 
-    /// Ticks until something changes, or `end`; returns what was in vain and when.
+    /// Goes through the ticks; returns which turns were in vain and when they ended.
     fn run(waiters: &mut Waiters, ticks: std::ops::Range<u64>) -> Vec<(u64, InVain)> {
         ticks.filter_map(|tick| Some((tick, waiters.on_tick(tick)?))).collect()
     }
@@ -167,13 +174,22 @@ mod tests {
     }
 
     #[test]
-    fn stalled_from_the_first_and_from_the_last_served() {
+    fn turn_in_vain_makes_the_next_one_rarer() {
+        let mut waiters = Waiters::default();
+        waiters.insert(1, 300, 0);
+        let ends: Vec<u64> =
+            run(&mut waiters, 0..40 * PATIENCE).iter().map(|(tick, _)| tick / PATIENCE).collect();
+        assert_eq!(ends, [2, 5, 10, 19, 36]);
+    }
+
+    #[test]
+    fn stalled_from_the_first_and_from_the_last_for_which_there_was_memory() {
         let mut waiters = Waiters::default();
         assert!(!waiters.is_stalled(1000, 0), "there is none");
         waiters.insert(1, 1, 100);
         waiters.insert(2, 1, 150);
         assert!(!waiters.is_stalled(199, 100) && waiters.is_stalled(200, 100));
-        waiters.served(180);
+        waiters.not_stalled(180);
         assert!(!waiters.is_stalled(279, 100) && waiters.is_stalled(280, 100));
     }
 }

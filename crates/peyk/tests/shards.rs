@@ -6,11 +6,14 @@
 
 #![allow(non_snake_case)]
 
+#[path = "../../kevent/tests/shared/child.rs"]
+mod child;
 mod common;
 
 use std::net::UdpSocket;
 use std::time::Duration;
 
+use child::in_child;
 use common::{World, contents, echo, eventually, until_idle, wait};
 use peyk::homa::{Addr, Event, Socket};
 use peyk::{BindError, Config, Context, Error, Service, Stack};
@@ -293,22 +296,6 @@ fn move_about(world: World, a: &Stack, b: &Stack, rounds: u64) {
     }
 }
 
-/// Runs the test of this name again in a process of its own, where no other test opens files; true in that
-/// process.
-fn is_alone(name: &str) -> bool {
-    if std::env::var_os("PEYK_ALONE").is_some() {
-        return true;
-    }
-    let me = std::env::current_exe().unwrap();
-    let status = std::process::Command::new(me)
-        .args(["--exact", name, "--nocapture"])
-        .env("PEYK_ALONE", "1")
-        .status()
-        .unwrap();
-    assert!(status.success(), "{name} in a process of its own: {status}");
-    false
-}
-
 fn open_files() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
@@ -317,7 +304,8 @@ fn open_files() -> usize {
 /// nothing stays.
 #[test]
 fn thousands_of_sockets_leave_nothing_behind() {
-    if !is_alone("thousands_of_sockets_leave_nothing_behind") {
+    // Another test's files are not ours.
+    if !in_child("thousands_of_sockets_leave_nothing_behind") {
         return;
     }
     let world = World::EPOLL_V4;

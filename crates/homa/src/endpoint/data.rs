@@ -450,9 +450,15 @@ impl Endpoint {
                 continue;
             }
             let length = self.rpcs[slot].input.length;
-            let Some(buf) = self.pool.alloc(length as usize) else { break };
+            let Some(buf) = self.pool.alloc(length as usize) else {
+                // What is kept for one is not missing for the others: they will have it.
+                if self.waiters.turn() == Some(slot) && self.pool.free_pages() > 0 {
+                    self.waiters.not_stalled(tick);
+                }
+                break;
+            };
             self.waiters.remove(slot, tick);
-            self.waiters.served(tick);
+            self.waiters.not_stalled(tick);
             let rpc = &mut self.rpcs[slot];
             rpc.is_waiting = false;
             rpc.input.give(buf);
@@ -473,7 +479,7 @@ impl Endpoint {
         if patience == 0 || !self.waiters.is_stalled(tick, patience) {
             return;
         }
-        self.waiters.served(tick);
+        self.waiters.not_stalled(tick);
         let ours: Vec<u32> = self.waiters.by_length().filter(|&slot| self.rpcs[slot].is_client()).collect();
         for slot in ours {
             self.disown(slot);
@@ -481,8 +487,9 @@ impl Endpoint {
         }
     }
 
-    /// Whose turn it is to get memory, whatever its length. An RPC of ours that had its turn in vain, and has
-    /// waited for as long as RPCs do at most, ends: the others may be served for ever, and it would wait on.
+    /// Decides whose turn it is to get memory, whatever its length. An RPC of ours that had its turn in vain,
+    /// and has waited for as long as RPCs do at most, ends: the others may be served for ever, and it would
+    /// wait on.
     pub(super) fn take_turns(&mut self, tick: u64) {
         let patience = u64::from(self.config.memory_timeout_ticks);
         if let Some(InVain { slot, since }) = self.waiters.on_tick(tick)

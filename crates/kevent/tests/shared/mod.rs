@@ -1,8 +1,12 @@
 //! What the test targets of sockets share: when things happen, processes of their own, and flags.
 
+mod child;
+
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+pub use child::*;
 
 /// The order of events that a test runs with: bugs that one of them hides show in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,24 +48,4 @@ impl Drop for Stop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
-}
-
-/// Runs the test of this name again in a process of its own; true in that process.
-pub fn in_child(name: &str) -> bool {
-    in_child_with(name, &[])
-}
-
-pub fn in_child_with(name: &str, env: &[(&str, &str)]) -> bool {
-    if std::env::var_os("PEYK_CHILD").is_some_and(|child| child == name) {
-        return true;
-    }
-    let me = std::env::current_exe().unwrap();
-    let status = std::process::Command::new(me)
-        .args(["--exact", name, "--test-threads=1", "--nocapture"])
-        .env("PEYK_CHILD", name)
-        .envs(env.iter().copied())
-        .status()
-        .unwrap();
-    assert!(status.success(), "{name} in a process of its own: {status}");
-    false
 }

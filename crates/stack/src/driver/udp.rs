@@ -5,7 +5,7 @@
 //! (`UDP_SEGMENT`), and arriving trains (`UDP_GRO`) are taken apart here. Sends are plain
 //! calls; what the socket does not take at once is handed to the completion queue, and
 //! [`Driver::can_send`] says no until that has left. A host that nearly all packets of a socket come
-//! from gets a socket of its own (`flow`).
+//! from gets a socket of its own (`flow`). What the network reports of lost packets waits a little (`reports`).
 
 use std::collections::HashMap;
 use std::io;
@@ -23,8 +23,10 @@ use crate::driver::plan::{Item, Limits, Planner, Short};
 use crate::driver::{Bound, Caps, Driver, DriverStats, Received, Watched};
 
 mod flow;
+mod reports;
 
 use flow::{Advice, Flow, Watch};
+use reports::Reports;
 
 /// Carriage sockets at most.
 const LOCALS: usize = 1024;
@@ -41,12 +43,6 @@ const ROUTE_AGE: Duration = Duration::from_secs(10);
 const MTU_GUESS: u32 = 1500;
 /// Trains refused before a socket gives up sending trains.
 const REFUSALS: u32 = 8;
-/// Reports kept for the next poll.
-const REPORTS: usize = 256;
-/// Polls in a row without packets after which reports are handed up.
-const QUIET_POLLS: u32 = 2;
-/// Polls after which they are handed up in any case.
-const HELD_POLLS: u32 = 64;
 /// Marks the tokens of a host's own socket.
 const OWN: u64 = 1 << 16;
 /// The token of what is not a carriage socket.
@@ -93,11 +89,7 @@ pub struct UdpDriver {
     /// Trains in the completion queue.
     backlog: usize,
     routes: HashMap<IpAddr, (u32, Instant)>,
-    reports: Vec<(SocketAddr, Unreachable, Option<u64>)>,
-    /// Polls since the first of them was found.
-    held: u32,
-    /// The latest of those polls, without packets.
-    quiet: u32,
+    reports: Reports,
     /// Number of polls.
     polls: u64,
     options: udp::Options,
@@ -150,9 +142,7 @@ impl UdpDriver {
             spare: Vec::new(),
             backlog: 0,
             routes: HashMap::new(),
-            reports: Vec::new(),
-            held: 0,
-            quiet: 0,
+            reports: Reports::default(),
             polls: 0,
             options,
             trains: TRAINS,
@@ -412,15 +402,9 @@ impl UdpDriver {
         singles.drain(at..).for_each(|t| self.enqueue(local, source, t));
     }
 
-    /// Of several about the same, the one that concerns most is kept: no id is all, a late one more than an early one.
     fn report(&mut self, remote: SocketAddr, why: Unreachable, id: Option<u64>) {
         self.stats.unreachable_reports += 1;
-        let same = self.reports.iter_mut().find(|report| (report.0, report.1) == (remote, why));
-        if let Some((_, _, known)) = same {
-            *known = known.zip(id).map(|(known, id)| known.max(id));
-        } else if self.reports.len() < REPORTS {
-            self.reports.push((remote, why, id));
-        }
+        self.reports.add(remote, why, id);
     }
 
     fn on_error(&mut self, error: SocketError) {
@@ -509,22 +493,6 @@ impl UdpDriver {
             tracing::debug!(%error, "trains arrive as single packets");
         }
         self.follow(advice, local, from);
-    }
-
-    /// Hands up the `found` reports of earlier polls, if this one brought no packets. The system tells of
-    /// an error before it gives out what arrived earlier: that may be the response to the very
-    /// request that would be declared undeliverable.
-    fn hand_up_reports(&mut self, found: usize, packets: usize, sink: &mut dyn FnMut(Received<'_>)) -> usize {
-        self.held += 1;
-        self.quiet = if packets == 0 { self.quiet + 1 } else { 0 };
-        if self.quiet < QUIET_POLLS && self.held < HELD_POLLS {
-            return 0;
-        }
-        (self.quiet, self.held) = (0, 0);
-        for (remote, why, id) in self.reports.drain(..found) {
-            sink(Received::Unreachable { remote, why, id });
-        }
-        found
     }
 }
 
@@ -621,7 +589,7 @@ impl Driver for UdpDriver {
             self.on_others();
         }
         if found > 0 {
-            count += self.hand_up_reports(found, count, sink);
+            count += self.reports.hand_up(found, count, sink);
         }
         result?;
         Ok(count)
