@@ -108,6 +108,13 @@ pub enum CloseMode {
 /// Closes a source, whoever holds it: its operations end (see [`CloseMode`]), each with its own
 /// last event; then the descriptor is closed; then comes [`What::Closed`](crate::What::Closed).
 /// From the submission on nothing else is accepted on the source.
+///
+/// An operation that a worker thread of the kernel did (see [`Config::force_async`]) may hold the
+/// socket open for a moment after its end: then the peer sees the connection's end when this queue
+/// waits next, or is waiting already. A thread that goes to wait for the peer by other means should
+/// let the queue wait first.
+///
+/// [`Config::force_async`]: crate::Config::force_async
 #[derive(Debug, Clone)]
 pub struct Close {
     /// What to close.

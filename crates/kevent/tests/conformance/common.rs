@@ -1,8 +1,10 @@
 //! What the tests share: a queue on a given backend, waiting for certain events, and scratch files.
 
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use peyk_kevent::{
@@ -118,6 +120,25 @@ impl Bench {
                 return event.what;
             }
         }
+    }
+
+    /// What a thread returns that waits for the end of a connection of ours. The queue turns in the
+    /// meantime: what a worker of the kernel has just done may hold the socket open until then.
+    pub fn join<T>(&mut self, thread: JoinHandle<T>) -> T {
+        while !thread.is_finished() {
+            let soon = Instant::now() + Duration::from_millis(1);
+            self.q.wait(&mut self.events, Wait::until(soon)).unwrap();
+        }
+        thread.join().unwrap()
+    }
+
+    /// All that still comes from a peer of ours, up to its end.
+    pub fn read_to_end(&mut self, mut theirs: Peer) -> Vec<u8> {
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            theirs.read_to_end(&mut all).map(|_| all)
+        });
+        self.join(reader).unwrap()
     }
 
     /// Nothing comes for a moment.

@@ -196,7 +196,7 @@ fn send_open_file(
     // Gigabytes take a while on a busy machine: a second more for each 32 MiB.
     let what = bench.next_of_within(id, PATIENCE + Duration::from_secs(len >> 25));
     bench.q.close(ours);
-    let (count, all) = reader.join().unwrap();
+    let (count, all) = bench.join(reader);
     if let What::FileSent { bytes, how } = &what {
         assert_eq!((*bytes, how.sendfile + how.copied), (count as u64, count as u64));
     }
@@ -269,7 +269,7 @@ fn t55__file_cut_short_under_way_fails_with_an_exact_count() {
         assert_eq!(error.raw_os_error(), Some(libc::ENODATA));
         bench.q.close(ours.clone());
         drop(ours);
-        let all = reader.join().unwrap();
+        let all = bench.join(reader);
         assert_eq!((all.len() as u64, done), (done, 40 << 20));
         assert!(all == pattern(64 << 20, 3)[..40 << 20]);
     });
@@ -282,7 +282,7 @@ fn t56__cancelled_sendfile_counts_what_left() {
         let path = scratch.file("data", &pattern(32 << 20, 5));
         let mut bench = Bench::new(backend);
         let file = bench.file(&path);
-        let (ours, mut theirs) = bench.pair();
+        let (ours, theirs) = bench.pair();
         socket2::SockRef::from(&theirs).set_recv_buffer_size(65_536).unwrap();
         let op = SendFile { source: ours.clone(), file, offset: 0, len: 32 << 20, head: "head".into() };
         let id = bench.submit(0, op);
@@ -292,8 +292,7 @@ fn t56__cancelled_sendfile_counts_what_left() {
         assert_eq!(head.to_vec(), b"head");
         bench.q.close(ours.clone());
         drop(ours);
-        let mut all = Vec::new();
-        theirs.read_to_end(&mut all).unwrap();
+        let all = bench.read_to_end(theirs);
         assert_eq!(all.len() as u64, done);
         assert!(done > 4 && all[4..] == pattern(32 << 20, 5)[..all.len() - 4]);
     });

@@ -228,7 +228,7 @@ fn t31__long_send_to_a_slow_reader_is_one_event_in_order() {
         assert!(matches!(bench.next_of(first), What::Sent { bytes, data: Some(_) } if bytes == 4 << 20));
         assert!(matches!(bench.next_of(second), What::Sent { bytes: 100, .. }));
         assert!(matches!(bench.next_of(third), What::Done));
-        assert!(reader.join().unwrap() == [long, short].concat());
+        assert!(bench.join(reader) == [long, short].concat());
     });
 }
 
@@ -281,8 +281,7 @@ fn t33__half_close_both_ways() {
         assert!(matches!(bench.next_of(id), What::Sent { bytes: 6, .. }));
         let id = bench.submit(3, Shutdown { source: ours, how: std::net::Shutdown::Write });
         assert!(matches!(bench.next_of(id), What::Done));
-        let mut all = Vec::new();
-        theirs.read_to_end(&mut all).unwrap();
+        let all = bench.read_to_end(theirs);
         assert_eq!(all, b"answer");
     });
 }
@@ -392,7 +391,7 @@ fn t36__graceful_close_flushes_and_abort_gives_back() {
                     other => panic!("{other:?} of {ids:?}"),
                 }
             }
-            let all = reader.join().unwrap();
+            let all = bench.join(reader);
             if mode == CloseMode::Graceful {
                 assert_eq!((sent, back), (2, 0));
                 assert!(all == [data, b"tail".to_vec()].concat());
@@ -551,7 +550,7 @@ fn t44__churn_of_short_connections_leaves_nothing_behind() {
                 other => panic!("{other:?}"),
             }
         }
-        client.join().unwrap();
+        bench.join(client);
         assert_eq!((bench.q.in_flight(), bench.q.leased_blocks(), open_fds()), (1, 0, before));
         bench.q.cancel(accept);
         assert!(matches!(bench.next_of(accept), What::Cancelled { .. }));
@@ -597,7 +596,7 @@ fn gathered_send__is_one_stream() {
             theirs.read_exact(&mut all).map(|()| all).unwrap()
         });
         assert!(matches!(bench.next_of(id), What::Sent { bytes, .. } if bytes == len as u64));
-        assert!(reader.join().unwrap() == expected);
+        assert!(bench.join(reader) == expected);
         let empty = send(&mut bench, 2, &ours, "");
         assert!(matches!(bench.next_of(empty), What::Sent { bytes: 0, .. }));
     });
@@ -631,7 +630,7 @@ fn queued_sends__leave_together_and_end_one_by_one() {
         for (id, size) in ids.into_iter().zip(sizes) {
             assert!(matches!(bench.next_of(id), What::Sent { bytes, data: Some(_) } if bytes == size as u64));
         }
-        assert!(reader.join().unwrap() == expected);
+        assert!(bench.join(reader) == expected);
     });
 }
 
@@ -675,7 +674,7 @@ fn queued_sends__are_cancelled_one_by_one() {
             let close = bench.submit(9, Close { source: ours, mode: CloseMode::Graceful });
             bench.last_of(close);
             drop(theirs);
-            let all = reader.join().unwrap();
+            let all = bench.join(reader);
             let mut at = 8 << 20;
             for (i, moved) in moved.iter().enumerate() {
                 assert!(i == victim || *moved == 100_000, "{i}: {moved}");
@@ -708,8 +707,7 @@ fn registered_source__works_and_is_closed() {
             let close = bench.submit(3, Close { source: ours, mode: CloseMode::Graceful });
             assert!(matches!(bench.last_of(close), What::Closed));
             // The end arrives, so the ring does not keep the socket open.
-            let mut all = Vec::new();
-            theirs.read_to_end(&mut all).unwrap();
+            assert!(bench.read_to_end(theirs) == b"y");
         }
         settled_fds(before);
     });

@@ -54,7 +54,7 @@ fn t45__memory_comes_back_only_when_the_kernel_is_done() {
         }
         bench.submit(0, Close { source: ours, mode: CloseMode::Graceful });
         assert!(matches!(bench.next().what, What::Closed));
-        assert!(reader.join().unwrap() == expected);
+        assert!(bench.join(reader) == expected);
     });
 }
 
@@ -85,7 +85,7 @@ fn t48__unix_sockets_get_a_copy() {
         }
         bench.submit(0, Close { source: ours, mode: CloseMode::Graceful });
         assert!(matches!(bench.next().what, What::Closed));
-        assert!(reader.join().unwrap() == data.repeat(3));
+        assert!(bench.join(reader) == data.repeat(3));
     });
 }
 
@@ -133,7 +133,7 @@ fn t47__auto_gives_up_where_the_route_copies() {
         assert_eq!(asked, expected, "zero copy was asked for that often");
         bench.submit(0, Close { source: ours, mode: CloseMode::Graceful });
         assert!(matches!(bench.next().what, What::Closed));
-        assert_eq!(reader.join().unwrap().len(), 64 * 100_000);
+        assert_eq!(bench.join(reader).len(), 64 * 100_000);
     });
 }
 
@@ -166,7 +166,7 @@ fn t49__cancel_and_close_with_notices_outstanding() {
             assert_eq!(ends.len(), 5);
             assert!(ids.iter().all(|id| ends.contains(id)));
             assert_eq!(bench.q.in_flight(), 0);
-            let len = reader.join().unwrap().len();
+            let len = bench.join(reader).len();
             assert!(mode == CloseMode::Abort || len == 800_000, "{len}");
         }
     });
@@ -220,7 +220,7 @@ fn t50__little_lockable_memory_means_a_copy() {
         }
         bench.submit(0, Close { source: ours, mode: CloseMode::Graceful });
         assert!(matches!(bench.next().what, What::Closed));
-        assert!(reader.join().unwrap() == data);
+        assert!(bench.join(reader) == data);
     });
 }
 
@@ -237,6 +237,6 @@ fn t50b__short_sends_are_copied_and_do_not_wait_for_acknowledgements() {
         }
         bench.submit(0, Close { source: ours, mode: CloseMode::Graceful });
         assert!(matches!(bench.next().what, What::Closed));
-        assert_eq!(reader.join().unwrap().len(), 200 * 4096);
+        assert_eq!(bench.join(reader).len(), 200 * 4096);
     });
 }
