@@ -19,6 +19,8 @@ pub fn run(flags: &Serve) -> Result<()> {
     let serving = stack
         .serve_fn_each(address, || |request| request)
         .with_context(|| format!("binding {}", flags.bind))?;
+    // Before anybody is told where it listens: it may be what does not work.
+    let exporting = stat::export(&stack, flags.export.as_deref())?;
     let bound = serving.local_addr().unwrap_or(address);
     println!(
         "echo server at Homa port {} of {}, over UDP port {} ({})",
@@ -28,7 +30,6 @@ pub fn run(flags: &Serve) -> Result<()> {
         stack.caps()
     );
     println!("peyk ping {bound} sends requests to it; Ctrl-C stops it");
-    let exporting = stat::export(&stack, flags.export.as_deref())?;
     if let Some(exporting) = &exporting {
         println!("peyk stat {} shows its counters", exporting.path().display());
     }

@@ -114,6 +114,12 @@ fn stat_shows_each_shard_as_lines_json_and_for_prometheus() {
         let output = crate::common::run(&[&["stat", at, "--interval", "300ms"], flags].concat());
         String::from_utf8(output.stdout).unwrap()
     };
+    // A second one cannot export there, and says nothing of serving.
+    let mut second = crate::common::peyk(&["serve", "--bind", "127.0.0.1:4000", "--udp-port", "0"]);
+    let output = second.args(["--export", at]).output().unwrap();
+    assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("address in use"));
+
     let json: serde_json::Value = serde_json::from_str(&stat(&["--count", "1", "--json"])).unwrap();
     let requests =
         |part: &serde_json::Value| part["numbers"]["homa_requests_received_total"].as_u64().unwrap();
