@@ -116,8 +116,14 @@ fn stat_shows_each_shard_as_lines_json_and_for_prometheus() {
     };
     // A second one cannot export there, and says nothing of serving.
     let mut second = crate::common::peyk(&["serve", "--bind", "127.0.0.1:4000", "--udp-port", "0"]);
-    let output = second.args(["--export", at]).output().unwrap();
-    assert_eq!((output.status.code(), &*output.stdout), (Some(1), &b""[..]));
+    second.args(["--export", at]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut second = second.spawn().unwrap();
+    let mut said = String::new();
+    BufReader::new(second.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    // If it serves after all.
+    let _ = second.kill();
+    let output = second.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &*said), (Some(1), ""));
     assert!(String::from_utf8_lossy(&output.stderr).contains("address in use"));
 
     let json: serde_json::Value = serde_json::from_str(&stat(&["--count", "1", "--json"])).unwrap();

@@ -111,8 +111,8 @@ pub enum CloseMode {
 ///
 /// An operation that a worker thread of the kernel did (see [`Config::force_async`]) may hold the
 /// socket open for a moment after its end: then the peer sees the connection's end when this queue
-/// waits next, or is waiting already. A thread that goes to wait for the peer by other means should
-/// let the queue wait first.
+/// sleeps next in [`Queue::wait`](crate::Queue::wait), or sleeps there already. A thread that goes to
+/// wait for the peer by other means may keep it from that.
 ///
 /// [`Config::force_async`]: crate::Config::force_async
 #[derive(Debug, Clone)]
